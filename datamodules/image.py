@@ -1,0 +1,97 @@
+"""What every image dataset shares: splits held in memory, loaders over them, and the spec."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import lightning as L
+import numpy as np
+
+from datamodules.errors import UsageError
+from datamodules.loader import BatchLoader
+from datamodules.spec import ImageSpec
+
+
+class Split(NamedTuple):
+    """Images uint8 (N, C, H, W) and their labels (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Splits `train`, `val` and `test` of uint8 images, and loaders over them.
+
+    A dataset implements `load_splits`. `prepare_data` runs on every process; after it `spec` and `splits` are known.
+
+    Args:
+        batch_size: images per training batch, per device.
+        eval_batch_size: images per validation and test batch, per device.
+        seed: of the training order; the splits do not depend on it.
+    """
+
+    prepare_data_per_node = True
+
+    def __init__(self, batch_size: int, eval_batch_size: int, seed: int):
+        super().__init__()
+        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+            if not isinstance(size, int) or size < 1:
+                raise UsageError(f"data.{name} is {size!r}, but it must be a whole number of images, 1 or more.")
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.splits: dict[str, Split] = {}
+
+    @property
+    @abstractmethod
+    def spec(self) -> ImageSpec:
+        """What the images are."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """The name of each label."""
+
+    @abstractmethod
+    def load_splits(self) -> dict[str, Split]:
+        """The splits `train`, `val` and `test`; validation images come from the training data."""
+
+    def prepare_data(self) -> None:
+        if not self.splits:
+            self.splits = self.load_splits()
+
+    def _loader(self, split: str) -> BatchLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        training = split == "train"
+        return BatchLoader(
+            *self.splits[split],
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            seed=self.seed if training else None,
+            rank=rank,
+            world=world,
+            even=training,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test")
+
+
+def cut_validation(train: Split, items: int, split_seed: int) -> tuple[Split, Split]:
+    """Divides a training split into (what trains, what validates), by a permutation drawn from `split_seed`.
+
+    Raises:
+        UsageError: `items` is not between 1 and one less than the images there are.
+    """
+    total = len(train.images)
+    if not 1 <= items < total:
+        raise UsageError(
+            f"data.val_items is {items}, but the training split has {total} images: choose 1 to {total - 1}."
+        )
+    order = np.random.default_rng(split_seed).permutation(total)
+    rest, held = np.sort(order[items:]), np.sort(order[:items])
+    return Split(train.images[rest], train.labels[rest]), Split(train.images[held], train.labels[held])

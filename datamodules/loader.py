@@ -1,0 +1,85 @@
+"""Batches as one indexed slice, in an order that is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class EpochOrder:
+    """The order of `items` items: a permutation drawn from (seed, epoch), or 0, 1, 2 … without a seed.
+
+    Lightning finds it as a loader's `sampler` and calls `set_epoch` before every training epoch.
+    """
+
+    def __init__(self, items: int, seed: int | None):
+        self.items, self.seed, self.epoch = items, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def indices(self) -> np.ndarray:
+        if self.seed is None:
+            return np.arange(self.items)
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.items)
+
+
+class BatchLoader:
+    """Iterates over batches (images uint8 (B, C, H, W), labels int64 (B,)) of arrays held in memory.
+
+    Args:
+        images: uint8 (N, C, H, W), an array or a memory map.
+        labels: integers (N,).
+        batch_size: images per batch; the last batch may be smaller.
+        seed: shuffles with it, anew every epoch; None keeps the given order.
+        rank, world: this process's number and how many there are; each takes every world-th item.
+        even: drop the few last items that not every process would get (training needs equal counts).
+
+    `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
+    with the batches it has not seen (Lightning saves and restores it).
+    """
+
+    batch_sampler = None  # Lightning asks every loader that has a `sampler` for one
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        even: bool = False,
+    ):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.rank, self.world, self.even = rank, world, even
+        self.sampler = EpochOrder(len(images), seed)
+        self._batches_done = 0
+
+    def _own_indices(self) -> np.ndarray:
+        order = self.sampler.indices()
+        if self.even:
+            order = order[: len(order) // self.world * self.world]
+        return order[self.rank :: self.world]
+
+    def __len__(self) -> int:
+        items = len(self.images) // self.world if self.even else len(range(self.rank, len(self.images), self.world))
+        return -(-items // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first, self._batches_done = self._batches_done, 0
+        order = self._own_indices()
+        for number in range(first, len(self)):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            self._batches_done = number + 1 if number + 1 < len(self) else 0
+            yield torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows].astype(np.int64))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches_done": self._batches_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._batches_done = state["batches_done"]

@@ -1,0 +1,84 @@
+"""Row LSTM (section 3.1), in the readable reference form."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.spec import Spec
+from lightning_modules.pixelrnn.masked import MaskedConv2d
+from lightning_modules.pixelrnn.recurrence import StateOutside, check_engine, lstm_step
+from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, check_odd
+
+
+class RowLSTM(AutoregressiveNetwork):
+    """PixelRNN with Row LSTM layers; the paper's CIFAR-10 network has 12 layers, h = 128, kernel 3.
+
+    A whole row is one step, so a pixel's context is the triangle above it, not all earlier pixels. Arguments: see
+    `AutoregressiveNetwork`; `kernel` is the size along the row of both convolutions, odd; `initial_state` is the
+    state outside the image, `learned` (as in the paper) or `zero`; `engine` names the implementation of the recurrence.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        hidden: int = 128,
+        layers: int = 12,
+        kernel: int = 3,
+        initial_state: Literal["learned", "zero"] = "learned",
+        engine: Literal["auto", "reference"] = "auto",
+        **stack: Any,
+    ):
+        check_odd(kernel=kernel)
+        check_engine(engine)
+        super().__init__(
+            spec,
+            lambda: RowLayer(hidden, spec.channels, kernel, initial_state),
+            hidden=hidden,
+            layers=layers,
+            **stack,
+        )
+
+
+class RowLayer(nn.Module):
+    """An LSTM that runs down the rows, and the 1×1 convolution that brings its h features back to 2h.
+
+    Input-to-state is one masked k×1 convolution of the whole map; state-to-state a k×1 convolution of the previous
+    row's hidden states, which needs no mask: all of that row is earlier.
+    """
+
+    def __init__(self, hidden: int, channels: int, kernel: int, initial_state: Literal["learned", "zero"]):
+        super().__init__()
+        self.input_to_state = MaskedConv2d(2 * hidden, 4 * hidden, (1, kernel), "B", channels, gates=4)
+        # Unpadded: the row is padded with the state outside the image; the bias is the input-to-state's.
+        self.state_to_state = nn.Conv1d(hidden, 4 * hidden, kernel, bias=False)
+        self.outside = StateOutside(initial_state, hidden)
+        self.up = MaskedConv2d(hidden, 2 * hidden, 1, "B", channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 2h, H, W) → (B, 2h, H, W)."""
+        return self.up(row_scan(self.input_to_state(x), self.state_to_state, *self.outside()))
+
+
+def row_scan(gates_in: Tensor, state_to_state: nn.Conv1d, h_outside: Tensor, c_outside: Tensor) -> Tensor:
+    """Runs the LSTM down the rows of a map.
+
+    Args:
+        gates_in: input-to-state term (B, 4h, H, W).
+        state_to_state: unpadded convolution (B, h, W + k−1) → (B, 4h, W).
+        h_outside, c_outside: (h,), the state of the row above the image and of what lies left and right of it.
+
+    Returns:
+        Hidden states (B, h, H, W).
+    """
+    batch, _, _, width = gates_in.shape
+    pad = h_outside[:, None].expand(batch, -1, state_to_state.kernel_size[0] // 2)
+    h, c = (state[:, None].expand(batch, -1, width) for state in (h_outside, c_outside))
+    rows = []
+    for gates in gates_in.unbind(2):
+        h, c = lstm_step(gates + state_to_state(torch.cat([pad, h, pad], dim=2)), c, dim=1)
+        rows.append(h)
+    return torch.stack(rows, dim=2)

@@ -1,0 +1,120 @@
+"""What the four networks share: the mask-A first layer, residual layers, and the softmax head (section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from datamodules.errors import UsageError
+from datamodules.spec import ImageSpec, Spec, require_images
+from lightning_modules.pixelrnn.masked import MaskedConv2d
+
+
+class AutoregressiveNetwork(nn.Module):
+    """p(x) = Π p(sub-pixel | sub-pixels before it), rows top to bottom, pixels left to right, channels in order.
+
+    A first convolution with mask A gives 2h features; each layer maps 2h features to 2h features and never sees
+    ahead; the head is ReLU, 1×1, ReLU, 1×1 (mask B) and gives the logits.
+
+    Args:
+        spec: the images' channels and levels. Their height and width do not matter to the network.
+        make_layer: gives one layer, a module (B, 2h, H, W) → (B, 2h, H, W); called `layers` times.
+        hidden: h, at least one feature per colour channel.
+        layers: how many layers follow the first convolution; 0 or more.
+        output_maps: features between the head's two convolutions; None: 2h.
+        first_kernel: size of the first convolution, odd (7 in the paper).
+        residual: add each layer's output to its input.
+        skip: add a 1×1 convolution of each layer's output to the head's input.
+        dropout: probability with which an element of a layer's output is zeroed in training (not in the paper).
+        gradient_checkpointing: form each layer's activations again in the backward pass instead of keeping them.
+
+    Raises:
+        UsageError: the spec is not of images, or a size is impossible.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        make_layer: Callable[[], nn.Module],
+        *,
+        hidden: int,
+        layers: int,
+        output_maps: int | None = None,
+        first_kernel: int = 7,
+        residual: bool = True,
+        skip: bool = False,
+        dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        spec = require_images(spec, type(self).__name__)
+        check_sizes(spec, hidden=hidden, layers=layers, output_maps=output_maps, dropout=dropout)
+        check_odd(first_kernel=first_kernel)
+        channels, output_maps = spec.channels, output_maps or 2 * hidden
+        self.spec, self.residual, self.gradient_checkpointing = spec, residual, gradient_checkpointing
+        self.first = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
+        self.layers = nn.ModuleList(make_layer() for _ in range(layers))
+        self.skips = nn.ModuleList(
+            MaskedConv2d(2 * hidden, 2 * hidden, 1, "B", channels) for _ in range(layers if skip else 0)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            MaskedConv2d(2 * hidden, output_maps, 1, "B", channels),
+            nn.ReLU(),
+            MaskedConv2d(output_maps, channels * spec.levels, 1, "B", channels),
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → the head's input (B, 2h, H, W)."""
+        x = self.first(images.to(self.first.weight.dtype) * (2 / (self.spec.levels - 1)) - 1)
+        to_head = 0
+        for number, layer in enumerate(self.layers):
+            if self.gradient_checkpointing and self.training:
+                update = checkpoint(layer, x, use_reentrant=False)
+            else:
+                update = layer(x)
+            update = self.dropout(update)
+            x = x + update if self.residual else update
+            if self.skips:
+                to_head = to_head + self.skips[number](update)
+        return x + to_head
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (B, 2h, H, W) → unnormalised log-probabilities (B, levels, C, H, W)."""
+        out = self.head(features)
+        return out.unflatten(1, (self.spec.channels, self.spec.levels)).transpose(1, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → logits (B, levels, C, H, W)."""
+        return self.logits(self.features(images))
+
+
+def image_nats(logits: Tensor, images: Tensor) -> Tensor:
+    """−ln p(x) of each image: logits (B, levels, C, H, W), integer images (B, C, H, W) → nats (B,)."""
+    return F.cross_entropy(logits, images.long(), reduction="none").flatten(1).sum(1)
+
+
+def check_sizes(spec: ImageSpec, *, hidden: int, layers: int, output_maps: int | None, dropout: float) -> None:
+    """Raises UsageError when a network of these sizes cannot be built."""
+    if hidden < spec.channels:
+        raise UsageError(
+            f"model.hidden is {hidden}, but images of {spec.channels} channels need at least {spec.channels}: "
+            "every colour has features of its own."
+        )
+    if layers < 0:
+        raise UsageError(f"model.layers is {layers}, but it must be 0 or more.")
+    if output_maps is not None and output_maps < spec.channels:
+        raise UsageError(f"model.output_maps is {output_maps}, but it must be at least {spec.channels}, or null.")
+    if not 0 <= dropout < 1:
+        raise UsageError(f"model.dropout is {dropout}, but it must be a probability from 0 up to, but not, 1.")
+
+
+def check_odd(**kernels: int) -> None:
+    """Raises UsageError when a kernel has no centre."""
+    for name, size in kernels.items():
+        if size < 1 or size % 2 == 0:
+            raise UsageError(f"model.{name} is {size}, but a masked kernel needs a centre: choose an odd number.")

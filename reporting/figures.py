@@ -1,0 +1,81 @@
+"""Figures: grids of images, and the curves of a run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+SPLITS = ("train", "val", "test")
+
+
+def image_grid(images: np.ndarray, levels: int, border: int = 1) -> np.ndarray:
+    """Integer images (N, C, H, W) of 1 or 3 channels → one uint8 picture (h, w, 3), as square as N allows.
+
+    A border of its own colour stands between images, so that a dark image's edge is seen.
+    """
+    count, _, height, width = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    colour = np.array([90, 110, 160], dtype=np.uint8)
+    grid = np.tile(colour, (rows * (height + border) + border, columns * (width + border) + border, 1))
+    bright = np.round(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8).transpose(0, 2, 3, 1)
+    for number, image in enumerate(bright):
+        row, column = divmod(number, columns)
+        top, left = border + row * (height + border), border + column * (width + border)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_grids(path: Path, grids: Mapping[str, np.ndarray], levels: int) -> None:
+    """Grids of images side by side, each under its title."""
+    figure, axes = plt.subplots(1, len(grids), figsize=(5 * len(grids), 5.3), squeeze=False)
+    for axis, (title, images) in zip(axes[0], grids.items(), strict=True):
+        axis.imshow(image_grid(images, levels), interpolation="nearest")
+        axis.set_title(title)
+        axis.axis("off")
+    save(figure, path)
+
+
+def read_curves(metrics_csv: Path) -> dict[str, list[tuple[int, float]]]:
+    """metrics.csv → for each metric its (step, value) pairs."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    with metrics_csv.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    curves.setdefault(name, []).append((int(row["step"]), float(value)))
+    return curves
+
+
+def save_curves(path: Path, metrics_csv: Path, metric: str) -> bool:
+    """`metric` (say bits_per_dim) of every split against training steps; False if there was nothing to draw."""
+    curves = read_curves(metrics_csv)
+    drawn = {split: curves[f"{split}/{metric}"] for split in SPLITS if f"{split}/{metric}" in curves}
+    if not drawn:
+        return False
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for split, points in drawn.items():
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, "o" if len(points) == 1 else "-", label=split)
+    axis.set_xlabel("training steps")
+    axis.set_ylabel(metric.replace("_", " "))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save(figure, path)
+    return True
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Writes a figure, whole or not at all, and closes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    unfinished.replace(path)

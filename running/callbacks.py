@@ -1,0 +1,46 @@
+"""Callbacks of every run: what goes into its checkpoints, and the lines it prints."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+log = logging.getLogger(__name__)
+
+
+class Record(Callback):
+    """Puts configuration, spec, figures so far and seconds trained into every checkpoint, as plain containers.
+
+    Args:
+        config: the composed configuration, interpolations and all.
+        spec: `spec_to_dict` of the data's spec.
+        seconds_before: seconds trained before this process went on.
+    """
+
+    def __init__(self, config: dict[str, Any], spec: dict[str, Any], seconds_before: float = 0.0):
+        self.config, self.spec, self.seconds_before = config, spec, seconds_before
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
+        checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds)
+
+
+class ValidationLines(Callback):
+    """One log line for each validation, so that a run without a terminal shows its progress too."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        names = [name for name in trainer.callback_metrics if name.split("/")[0] in ("train", "val")]
+        shown = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names if "_step" not in name)
+        log.info("epoch %d, step %d:  %s", trainer.current_epoch + 1, trainer.global_step, shown)

@@ -1,0 +1,162 @@
+"""Finds a command's mistakes before anything heavy is imported, and says each in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import UsageError, did_you_mean
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+# What a value must be, by its default's type. A text may be given as a number (precision=16), a fraction as a whole.
+KINDS = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str, int, float), "a word"),
+}
+ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.overfit_batches")  # Lightning takes several kinds
+
+
+def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
+    """What Hydra or OmegaConf found wrong, in one sentence that says what to do."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(error.options)
+        return f"There is no {group}={choice}{did_you_mean(choice, options)}: choose one of {', '.join(options)}."
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1]
+        return (
+            f"There is no option '{key}'{did_you_mean(key, known_keys)}: "
+            f"`python train.py --help` lists them all, and +{key}=… would add it."
+        )
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"The option '{error.full_key}' is wrong: {text.splitlines()[0]}."
+    return f"The command cannot be read: {text.splitlines()[0].rstrip('.')}; `python train.py --help` shows how."
+
+
+def compose_config(words: Sequence[str]) -> DictConfig:
+    """The configuration that these command-line words make, with Hydra's own part.
+
+    Raises:
+        UsageError: a word is no option, or a choice does not exist.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", list(words), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(sentence(error, sorted(keys_of(compose("config"))))) from error
+
+
+def keys_of(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a configuration."""
+    for key in config:
+        yield f"{prefix}{key}"
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from keys_of(node, f"{prefix}{key}.")
+
+
+def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
+    """Raises UsageError when a word gives a value of another kind than its default."""
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    groups = [override.input_line for override in overrides if (CONF / override.key_or_group).is_dir()]
+    default = compose_config(groups)
+    for override in overrides:
+        key = override.key_or_group
+        usual, given = OmegaConf.select(default, key), OmegaConf.select(config, key)
+        if key in ANY_KIND or given is None or type(usual) not in KINDS:
+            continue
+        kinds, name = KINDS[type(usual)]
+        if not isinstance(given, kinds) or (isinstance(given, bool) and type(usual) is not bool):
+            raise UsageError(f"{key} is {given!r}, but it must be {name}, such as {usual}.")
+
+
+def check_config(config: DictConfig, model: str, task: str) -> None:
+    """Raises UsageError when the model is not the task's, a stage does not exist or has nothing to run on, or the seed
+    is out of range."""
+    if not 0 <= config.seed < 2**32:
+        raise UsageError(f"seed is {config.seed}, but it must be a whole number from 0 to {2**32 - 1}.")
+    if model not in config.task.models:
+        models = ", ".join(config.task.models)
+        raise UsageError(f"model={model} is no network of task={task}: choose one of {models}.")
+    stages, known = config.stages, list(config.task.stages)
+    if not OmegaConf.is_list(stages) or not stages:
+        raise UsageError(f"stages is {stages!r}, but it must be a list, such as stages=[{known[0]}].")
+    for stage in stages:
+        if stage not in known:
+            raise UsageError(f"There is no stage '{stage}' in task={task}: choose from {', '.join(known)}.")
+    if "fit" not in stages and config.ckpt_path is None:
+        raise UsageError(f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, or put fit first.")
+    if config.ckpt_path is not None:
+        find_checkpoint(config.ckpt_path, to_resume="fit" in stages)
+
+
+def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
+    """A checkpoint file; of a run's folder its best one, or its last to go on training from.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / ("last.ckpt" if to_resume else "best.ckpt")
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint '{path}': give a .ckpt file, or a run's folder, as ckpt_path.")
+    return path
+
+
+def check_command(argv: Sequence[str]) -> list[str]:
+    """Checks the command's words; returns the words to add to them.
+
+    A sweep is checked job by job before its first one runs. With `ckpt_path=` the added words choose the
+    checkpoint's own task, model and data, and to go on training, its own run folder.
+
+    Raises:
+        UsageError: a mistake found without running anything.
+    """
+    args = get_args_parser().parse_args(list(argv))
+    if args.help or args.hydra_help or args.cfg or args.info or args.config_dir or args.config_path:
+        return []
+    try:
+        overrides = OverridesParser.create().parse_overrides(args.overrides)
+    except HydraException as error:
+        raise UsageError(sentence(error)) from error
+    swept = any(override.is_sweep_override() for override in overrides)
+    if swept and not args.multirun:
+        word = next(override.input_line for override in overrides if override.is_sweep_override())
+        raise UsageError(f"'{word}' names several values: add -m to run them all, or quote the value.")
+    added: list[str] = []
+    for words in BasicSweeper.split_arguments(overrides, None)[0]:
+        config = compose_config(words)
+        if config.ckpt_path is not None and not added:
+            added = words_of_checkpoint(config, args.overrides, args.multirun)
+            config = compose_config([*added, *words])
+        check_kinds(config, words)
+        check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
+    return added
+
+
+def words_of_checkpoint(config: DictConfig, words: Sequence[str], multirun: bool) -> list[str]:
+    """The words that choose what the checkpoint of `config` was trained with, where the user's do not."""
+    to_resume = OmegaConf.is_list(config.stages) and "fit" in config.stages
+    path = find_checkpoint(config.ckpt_path, to_resume)
+    from running.load import read_checkpoint
+
+    choices = read_checkpoint(path)["config"]["choices"]
+    named = {word.split("=", 1)[0] for word in words}
+    added = [f"{group}={choices[group]}" for group in ("task", "model", "data") if group not in named]
+    run_folder = path.resolve().parent.parent
+    if to_resume and not multirun and (run_folder / "config.yaml").exists() and "hydra.run.dir" not in named:
+        added += [f"hydra.run.dir='{run_folder}'", "hydra.output_subdir=null"]
+    return added

@@ -1,0 +1,85 @@
+"""A run's folder: where its figures come from, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Command, commit, machine and versions of this process, in words."""
+    return {
+        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": git_commit(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def git_commit() -> str:
+    """The commit of this project's checkout, `+` appended when files differ from it; `unknown` without one."""
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parent.parent
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> str:
+    """Processor, threads used, and GPU."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads{gpu}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file beside itself and renames it into place."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """config.yaml: a resolved configuration with where it ran."""
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)), sort_keys=False))
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """metrics.json: what an earlier stage left there, and these."""
+    write_whole(
+        folder / "metrics.json", json.dumps(read_metrics(folder) | dict(metrics), indent=2, sort_keys=True) + "\n"
+    )
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_predictions(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """predictions.npz: one row for each item tested."""
+    unfinished = folder / ".predictions.npz"
+    np.savez_compressed(unfinished, **arrays)
+    unfinished.replace(folder / "predictions.npz")

@@ -1,0 +1,222 @@
+"""One run: data, network, module and trainer made from a configuration, then its stages in order."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.errors import UsageError
+from datamodules.spec import spec_from_dict, spec_to_dict
+from reporting.figures import save_curves
+from reporting.report import Section, write_report
+from running import folder as files
+from running.callbacks import Record, ValidationLines
+from running.check import find_checkpoint
+from running.curves import CurvesLogger
+from running.load import read_checkpoint
+from running.precision import resolve_precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What a stage works with. `checkpoint_path` is what ckpt_path named; `metrics` are the final figures so far."""
+
+    config: DictConfig
+    folder: Path
+    datamodule: Any
+    module: L.LightningModule
+    trainer: L.Trainer
+    record: Record
+    checkpoint_path: Path | None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+
+def execute(config: DictConfig, folder: Path) -> float:
+    """Runs the stages of a checked configuration in `folder`; returns the monitored metric, NaN if there is none.
+
+    Raises:
+        UsageError: something in the configuration, the data or the checkpoint cannot work.
+    """
+    quieten()
+    run = prepare(config, folder)
+    for stage in config.stages:
+        log.info("stage %s", stage)
+        if stage in STAGES:
+            STAGES[stage](run)
+        elif run.trainer.is_global_zero:
+            run.module.to(run.trainer.strategy.root_device)
+            getattr(run.module, f"stage_{stage}")(run)
+        if run.trainer.is_global_zero:
+            files.write_metrics(folder, run.metrics)
+    return run.metrics.get(config.task.monitor, float("nan"))
+
+
+def interactive() -> bool:
+    """Is somebody watching a terminal that can draw a progress bar?"""
+    return sys.stdout.isatty()
+
+
+def prepare(config: DictConfig, folder: Path) -> Run:
+    """Makes everything the stages need, and writes config.yaml."""
+    path = find_checkpoint(config.ckpt_path, "fit" in config.stages) if config.ckpt_path is not None else None
+    checkpoint = read_checkpoint(path) if path else None
+    L.seed_everything(config.seed, verbose=False)
+    precision, why = resolve_precision(str(config.trainer.precision), str(config.trainer.accelerator))
+    config.trainer.precision = precision
+
+    datamodule = build("data", config.data)
+    datamodule.prepare_data()
+    if checkpoint and spec_from_dict(checkpoint["spec"]) != datamodule.spec:
+        raise UsageError(
+            f"'{path}' was trained on {spec_from_dict(checkpoint['spec'])}, but data={config.choices.data}"
+            f" is {datamodule.spec}: choose the data it was trained on."
+        )
+    network = build("model", config.model, spec=datamodule.spec)
+    optimizer, scheduler = build("optimizer", config.optimizer), build("scheduler", config.scheduler)
+    attempt("optimizer and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
+    module = build("task.module", config.task.module, network=network, optimizer=optimizer, scheduler=scheduler)
+    if checkpoint:
+        module.load_state_dict(checkpoint["state_dict"])
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    log.info(
+        "%s on %s, %s parameters; precision %s (%s); folder %s",
+        config.choices.model,
+        config.choices.data,
+        f"{parameters:,}",
+        precision,
+        why,
+        folder,
+    )
+
+    resumes = checkpoint is not None and "fit" in config.stages
+    record = Record(
+        OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
+    )
+    curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else None)
+    board = TensorBoardLogger(folder, name="tensorboard", version="")
+    trainer = build(
+        "trainer",
+        config.trainer,
+        logger=[board, curves],
+        callbacks=callbacks(config, folder, record),
+        enable_progress_bar=interactive(),
+        default_root_dir=folder,
+    )
+    resolved = {**OmegaConf.to_container(config, resolve=True), "provenance": files.provenance()}
+    if trainer.is_global_zero:
+        files.write_config(folder, resolved)
+    figures = figures_of(checkpoint) if checkpoint else {}
+    return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
+
+
+def figures_of(checkpoint: dict[str, Any]) -> dict[str, float]:
+    """Training and validation figures as they were when the checkpoint was written."""
+    return {name: value for name, value in checkpoint["metrics"].items() if name.startswith(("train/", "val/"))}
+
+
+def build(group: str, node: DictConfig, **given: Any) -> Any:
+    """`instantiate`, with a mistake in the group's settings said in one sentence."""
+    return attempt(group, lambda: instantiate(node, **given))
+
+
+def attempt(group: str, make: Callable[[], Any]) -> Any:
+    """What `make` makes from a configuration group.
+
+    Raises:
+        UsageError: the group's settings are wrong, in the words of whatever refused them.
+    """
+    try:
+        return make()
+    except (InstantiationException, TypeError, ValueError, MisconfigurationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, UsageError):
+            raise cause from None
+        if not isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
+            raise
+        raise UsageError(f"These {group} settings cannot work: {str(cause).splitlines()[0]}") from error
+
+
+def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:
+    """Best and last checkpoint, early stopping, learning-rate curve, and a bar or lines of progress."""
+    common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
+    chosen = [
+        record,
+        LearningRateMonitor("step"),
+        ModelCheckpoint(**common, filename="best", monitor=config.task.monitor, save_on_train_epoch_end=False),
+        RichProgressBar() if interactive() else ValidationLines(),
+    ]
+    if config.patience is not None:
+        chosen.append(EarlyStopping(config.task.monitor, patience=config.patience, check_on_train_epoch_end=False))
+    # Last, so that it also holds what the other callbacks did at this validation.
+    chosen.append(ModelCheckpoint(**common, filename="last", monitor=None, save_on_train_epoch_end=False))
+    return chosen
+
+
+def fit(run: Run) -> None:
+    """Trains; the module then holds the best checkpoint's weights, and the metrics are that checkpoint's."""
+    run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
+    run.metrics |= {"seconds/fit": round(run.record.seconds, 2), "steps": run.trainer.global_step}
+    run.metrics |= {"epochs": run.trainer.current_epoch}
+    if run.best_path.exists():
+        best = read_checkpoint(run.best_path)
+        run.module.load_state_dict(best["state_dict"])
+        run.metrics |= figures_of(best)
+
+
+def test(run: Run) -> None:
+    """Looks at the test split once, with the weights the module holds."""
+    started = time.perf_counter()
+    figures = run.trainer.test(run.module, datamodule=run.datamodule, verbose=False)[0]
+    run.metrics |= figures | {"seconds/test": round(time.perf_counter() - started, 2)}
+    log.info("test:  %s", "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    if run.trainer.world_size == 1:
+        files.write_predictions(run.folder, run.module.predictions())
+
+
+def report(run: Run) -> None:
+    """Writes report.md with its figures, from what the other stages left in the folder."""
+    if not run.trainer.is_global_zero:
+        return
+    run.metrics = files.read_metrics(run.folder) | run.metrics
+    sections = run.module.report(run)
+    curves, metric = run.folder / "metrics.csv", run.config.task.monitor.split("/")[1]
+    if curves.exists() and save_curves(run.folder / "figures" / "curves.png", curves, metric):
+        text = "Training figures are means since the last validation."
+        sections.append(Section("Curves", text, "figures/curves.png"))
+    record = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml").provenance)
+    title = f"{run.config.choices.task}: {run.config.choices.model} on {run.config.choices.data}"
+    path = write_report(run.folder, title, record, run.metrics, sections)
+    log.info("report: %s", path)
+
+
+STAGES = {"fit": fit, "test": test, "report": report}
+
+
+def quieten() -> None:
+    """Drops Lightning's notes that say nothing about a run here: our loaders are batches in memory."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    torch.set_float32_matmul_precision("high")

@@ -1,0 +1,64 @@
+"""The one entry point: compose → check → data → network → fit → test → report. `python train.py --help`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from datamodules.errors import UsageError
+from running.check import check_command, check_config, sentence
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(config: DictConfig) -> float:
+    """One run: by itself, or one job of a sweep, whose failure must not end the others."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        choices = hydra_config.runtime.choices
+        check_config(config, choices.model, choices.task)
+        from running.configured import final_config  # after the check: torch takes seconds to import
+        from running.run import execute
+
+        return execute(final_config(config, hydra_config), folder)
+    except Exception as error:
+        if hydra_config.mode is not RunMode.MULTIRUN:
+            if isinstance(error, UsageError):
+                sys.exit(str(error))  # raised further, Hydra would put a line of its own before it
+            raise
+        log.exception("this job failed; the sweep goes on")
+        failure = {"error": type(error).__name__, "message": str(error)}
+        (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
+        return float("nan")
+
+
+def main() -> None:
+    """Runs the command; a user's mistake is one sentence on stderr and exit status 1."""
+    # One stamp for the whole command: processes that a run starts find the same folder.
+    os.environ.setdefault("ETUDES_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
+    # Hydra then hands its errors on instead of printing them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        sys.argv += check_command(sys.argv[1:])
+        job()
+    except UsageError as error:
+        sys.exit(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(sentence(error))
+
+
+if __name__ == "__main__":
+    main()
