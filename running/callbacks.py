@@ -37,10 +37,26 @@ class Record(Callback):
         checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds)
 
 
-class ValidationLines(Callback):
-    """One log line for each validation, so that a run without a terminal shows its progress too."""
+class ProgressLines(Callback):
+    """A log line every half minute and at each validation, so that a run without a terminal shows its progress too."""
+
+    SECONDS = 30
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.started = self.last = time.perf_counter()
+        self.first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
+    ) -> None:
+        now, total = time.perf_counter(), trainer.estimated_stepping_batches
+        if now - self.last < self.SECONDS:
+            return
+        self.last = now
+        left = (now - self.started) / (trainer.global_step - self.first_step) * (total - trainer.global_step)
+        log.info("step %d of %.0f, loss %.4f, %.0f min left", trainer.global_step, total, outputs["loss"], left / 60)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         names = [name for name in trainer.callback_metrics if name.split("/")[0] in ("train", "val")]
         shown = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names if "_step" not in name)
-        log.info("epoch %d, step %d:  %s", trainer.current_epoch + 1, trainer.global_step, shown)
+        log.info("step %d, epoch %d:  %s", trainer.global_step, trainer.current_epoch + 1, shown)

@@ -25,7 +25,7 @@ from datamodules.spec import spec_from_dict, spec_to_dict
 from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
-from running.callbacks import Record, ValidationLines
+from running.callbacks import ProgressLines, Record
 from running.check import find_checkpoint
 from running.curves import CurvesLogger
 from running.load import read_checkpoint
@@ -164,7 +164,7 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
         record,
         LearningRateMonitor("step"),
         ModelCheckpoint(**common, filename="best", monitor=config.task.monitor, save_on_train_epoch_end=False),
-        RichProgressBar() if interactive() else ValidationLines(),
+        RichProgressBar() if interactive() else ProgressLines(),
     ]
     if config.patience is not None:
         chosen.append(EarlyStopping(config.task.monitor, patience=config.patience, check_on_train_epoch_end=False))
@@ -218,5 +218,6 @@ def quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance(treespec, LeafSpec)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     torch.set_float32_matmul_precision("high")

@@ -1,0 +1,53 @@
+"""What the tests share: every configuration that conf/ holds, and runs in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from running.check import CONF, check_config, compose_config
+from running.configured import final_config
+from running.run import execute
+
+REPOSITORY = CONF.parent
+TASKS = {path.stem: OmegaConf.load(path).task for path in sorted((CONF / "task").glob("*.yaml"))}
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+PAIRS = [(task, model) for task, node in TASKS.items() for model in node.models]
+
+QUICK = ["debug=quick", "task.module.samples=4"]
+
+
+def run_here(words: list[str], folder: Path) -> float:
+    """What `python train.py WORDS` does with `folder` as the run's, in this process."""
+    composed = compose_config(words)
+    hydra_config = composed.hydra
+    with open_dict(composed):
+        del composed["hydra"]
+    check_config(composed, hydra_config.runtime.choices.model, hydra_config.runtime.choices.task)
+    folder.mkdir(parents=True, exist_ok=True)
+    return execute(final_config(composed, hydra_config), folder)
+
+
+def real_data(name: str) -> Path:
+    """The folder of a real data set under ETUDES_DATA; skips the test where it is absent."""
+    folder = Path(os.environ.get("ETUDES_DATA", "data")) / name
+    if not folder.exists():
+        pytest.skip(f"real data {name} is not under ETUDES_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory) -> Path:
+    """The folder of one short run of the default task, all its stages."""
+    folder = tmp_path_factory.mktemp("run")
+    run_here([*QUICK, "model.hidden=8", "model.layers=1"], folder)
+    return folder

@@ -1,0 +1,127 @@
+"""Masks, sizes and options of the networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from datamodules.errors import UsageError
+from datamodules.spec import ImageSpec, TextSpec
+from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, RowLSTM
+from lightning_modules.pixelrnn.masked import causal_mask, colour_groups
+from lightning_modules.pixelrnn.stack import image_nats
+from tests.pixelrnn.networks import NETWORKS, make, random_images
+
+
+def test_colour_groups_are_thirds_of_any_width():
+    assert colour_groups(6, 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert colour_groups(3, 3).tolist() == [0, 1, 2]
+    assert colour_groups(8, 3).tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert colour_groups(4, 1).tolist() == [0, 0, 0, 0]
+
+
+def test_masks_are_the_papers():
+    one = torch.tensor([0])
+    assert causal_mask((3, 3), "A", one, one)[0, 0].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert causal_mask((1, 3), "B", one, one)[0, 0].tolist() == [[1, 1, 0]]
+    rgb = torch.arange(3)
+    assert causal_mask((1, 1), "A", rgb, rgb)[:, :, 0, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    assert causal_mask((1, 1), "B", rgb, rgb)[:, :, 0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("levels", [2, 17, 300])
+@pytest.mark.parametrize(("channels", "hidden"), [(1, 1), (1, 5), (3, 3), (3, 7), (3, 8)])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_any_size_gives_logits_of_the_stated_shape(network, channels, hidden, levels):
+    spec = ImageSpec(channels, 3, 5, levels)
+    made = make(network, spec, hidden=hidden, layers=2, output_maps=9, skip=True)
+    for dtype in (torch.int16, torch.int64, torch.float32):
+        assert made(random_images(spec, 2, dtype)).shape == (2, levels, channels, 3, 5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_integer_and_floating_images_are_the_same(network):
+    spec = ImageSpec(3, 4, 3, levels=6)
+    made, images = make(network, spec), random_images(spec, 2)
+    torch.testing.assert_close(made(images), made(images.double()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("option", ["residual", "skip"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_connection_matters(network, option):
+    spec = ImageSpec(1, 4, 4, levels=4)
+    images = random_images(spec, 2)
+    outputs = []
+    for value in (True, False):
+        torch.manual_seed(1)
+        made = network(spec, hidden=6, layers=2, **{option: value}).double().eval()
+        outputs.append(made(images))
+    assert not torch.allclose(*outputs)
+
+
+@pytest.mark.parametrize("network", [PixelCNN, RowLSTM, DiagonalBiLSTM])
+def test_gradient_checkpointing_changes_nothing(network):
+    spec = ImageSpec(3, 4, 5, levels=4)
+    images, gradients = random_images(spec, 2), []
+    for value in (True, False):
+        torch.manual_seed(1)
+        made = network(spec, hidden=6, layers=2, dropout=0.5, gradient_checkpointing=value).double()
+        torch.manual_seed(2)
+        image_nats(made(images), images).sum().backward()
+        gradients.append([parameter.grad for parameter in made.parameters()])
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_bfloat16_autocast_is_near_float32(network):
+    spec = ImageSpec(3, 6, 6, levels=16)
+    made, images = network(spec, hidden=12, layers=2).eval(), random_images(spec, 4)
+    exact = image_nats(made(images), images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = image_nats(made(images), images)
+    rough.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
+    torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)
+
+
+def test_image_nats_are_those_of_each_sub_pixels_softmax():
+    images = torch.tensor([[[[0, 2]]]])
+    logits = torch.randn(1, 3, 1, 1, 2)
+    by_hand = -F.log_softmax(logits[0, :, 0, 0, 0], 0)[0] - F.log_softmax(logits[0, :, 0, 0, 1], 0)[2]
+    torch.testing.assert_close(image_nats(logits, images), by_hand[None])
+    flat = torch.zeros(5, 256, 3, 32, 32)
+    nats = image_nats(flat, torch.zeros(5, 3, 32, 32, dtype=torch.uint8))
+    torch.testing.assert_close(nats, torch.full((5,), 3072 * math.log(256)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden": 2}, "needs? at least 3"),
+        ({"layers": -1}, "0 or more"),
+        ({"first_kernel": 4}, "odd"),
+        ({"kernel": 2}, "odd"),
+        ({"output_maps": 2}, "at least 3"),
+        ({"dropout": 1.0}, "probability"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_a_sentence(sizes, message):
+    with pytest.raises(UsageError, match=message):
+        PixelCNN(ImageSpec(3, 4, 4, 4), **sizes)
+
+
+@pytest.mark.parametrize("network", [RowLSTM, DiagonalBiLSTM])
+@pytest.mark.parametrize("option", ["initial_state", "engine"])
+def test_unknown_choices_are_refused(network, option):
+    with pytest.raises(UsageError, match=f"model.{option} is 'other'"):
+        network(ImageSpec(1, 4, 4, 4), hidden=4, layers=1, **{option: "other"})
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_text_is_refused_with_the_right_data_named(network):
+    with pytest.raises(UsageError, match="data=digits"):
+        network(TextSpec("abc"))

@@ -1,0 +1,63 @@
+"""Every configuration that conf/ holds: claimed, composed, run for a batch, and read back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from datamodules.spec import ImageSpec
+from running.check import CONF, compose_config
+from running.load import load_run
+from tests.conftest import MODELS, PAIRS, QUICK, TASKS, run_here
+
+PUBLISHED_GROUPS = ("data", "optimizer", "scheduler", "trainer", "model", "task", "experiment", "sweep", "debug")
+
+
+def test_every_model_is_claimed_by_a_task():
+    claimed = {model for task in TASKS.values() for model in task.models}
+    assert claimed == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, path.stem) for group in PUBLISHED_GROUPS for path in sorted((CONF / group).glob("*.yaml"))],
+)
+def test_every_choice_composes(group, choice):
+    config = compose_config([f"{group}={choice}"])
+    assert config.hydra.runtime.choices[group] == choice
+    OmegaConf.to_container(config, resolve=False)
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
+def test_every_model_instantiates_from_a_bare_composition(task, model):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"task={task}", f"model={model}"])
+    spec = ImageSpec(3, 5, 4, 7)
+    network = instantiate(config.model, spec=spec)
+    assert network.spec == spec and isinstance(network.spec, ImageSpec)
+    assert network(torch.zeros(1, *spec.shape, dtype=torch.uint8)).shape == (1, 7, *spec.shape)
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS)
+def test_every_pair_fits_tests_reports_and_reloads(task, model, tmp_path):
+    monitored = run_here([f"task={task}", f"model={model}", *QUICK, "model.hidden=6", "model.layers=1"], tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert monitored == metrics["val/bits_per_dim"]
+    assert (tmp_path / "report.md").exists()
+    network, spec, config = load_run(tmp_path)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == metrics["parameters"]
+    assert config.choices.model == model and not network.training
+    assert network(torch.zeros(2, *spec.shape, dtype=torch.uint8)).shape == (2, spec.levels, *spec.shape)
+
+
+def test_a_word_beats_an_experiment_beats_a_task():
+    config = compose_config(["experiment=pixelrnn_cifar10_small", "model=row_lstm", "model.layers=5"])
+    assert (config.model.hidden, config.model.layers, config.data.batch_size) == (32, 5, 16)
+    assert config.model._target_.endswith("RowLSTM") and config.optimizer._target_.endswith("RMSprop")
+    assert compose_config(["model=pixelnet"]).optimizer._target_.endswith("Adam")
+    assert compose_config(["model=pixelnet", "optimizer=rmsprop"]).optimizer._target_.endswith("RMSprop")

@@ -1,0 +1,160 @@
+"""A run's folder, going on after a kill, and a checkpoint used alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from datamodules.errors import UsageError
+from running.load import load_run, read_checkpoint
+from running.precision import resolve_precision
+from tests.conftest import QUICK, REPOSITORY, run_here
+
+SMALL = ["model.hidden=8", "model.layers=1"]
+
+
+def test_the_folder_keeps_the_contract(quick_run):
+    for name in ("config.yaml", "metrics.json", "metrics.csv", "predictions.npz", "report.md", "samples.npy"):
+        assert (quick_run / name).stat().st_size > 0
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/samples.png", "figures/curves.png"):
+        assert (quick_run / name).stat().st_size > 0
+    assert list((quick_run / "tensorboard").glob("events.out.tfevents.*"))
+    assert not [path for path in quick_run.rglob(".*") if path.is_file()], "half-written files"
+
+
+def test_metrics_and_config_hold_what_others_rely_on(quick_run):
+    metrics = json.loads((quick_run / "metrics.json").read_text())
+    names = {
+        f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "bits_per_dim", "nats_per_image")
+    }
+    assert names | {"parameters", "seconds/fit", "seconds/test"} <= metrics.keys()
+    assert metrics["test/nats_per_image"] == pytest.approx(metrics["test/bits_per_dim"] * 64 * np.log(2), rel=1e-5)
+    assert metrics["test/loss"] == pytest.approx(metrics["test/nats_per_image"] / 64, rel=1e-5)
+    config = OmegaConf.load(quick_run / "config.yaml")
+    assert config.trainer.precision != "auto" and config.data.seed == config.seed == 0
+    assert {"command", "commit", "machine", "torch"} <= config.provenance.keys()
+    assert "${" not in (quick_run / "config.yaml").read_text()
+
+
+def test_test_figures_are_those_of_the_loaded_network(quick_run):
+    """Bits per dimension worked out again, in a notebook's way."""
+    network, spec, _ = load_run(quick_run)
+    predictions = np.load(quick_run / "predictions.npz")
+    from datamodules.digits import Digits
+
+    data = Digits()
+    data.prepare_data()
+    images = torch.from_numpy(data.splits["test"].images[: len(predictions["nats"])])
+    with torch.no_grad():
+        chosen = network(images).log_softmax(1).gather(1, images.long()[:, None])[:, 0]
+    nats = -chosen.flatten(1).sum(1)
+    np.testing.assert_allclose(predictions["nats"], nats, rtol=1e-5)
+    assert np.array_equal(predictions["label"], data.splits["test"].labels[: len(nats)])
+    metrics = json.loads((quick_run / "metrics.json").read_text())
+    assert metrics["test/bits_per_dim"] == pytest.approx(nats.mean().item() / (spec.dims * np.log(2)), rel=1e-6)
+
+
+def test_stages_on_a_checkpoint_alone_reproduce_the_figures(quick_run, tmp_path):
+    alone = tmp_path / "elsewhere.ckpt"
+    shutil.copy(quick_run / "checkpoints/best.ckpt", alone)
+    run_here(["stages=[test,sample,report]", f"ckpt_path={alone}"], tmp_path / "again")
+    first, again = (json.loads((folder / "metrics.json").read_text()) for folder in (quick_run, tmp_path / "again"))
+    for name in first:
+        if not name.startswith("seconds") and name not in ("epochs", "steps"):
+            assert again[name] == first[name]
+    assert np.array_equal(np.load(quick_run / "samples.npy"), np.load(tmp_path / "again/samples.npy"))
+
+
+def test_the_checkpoints_configuration_holds_and_words_win(quick_run, tmp_path):
+    words = ["stages=[sample]", f"ckpt_path={quick_run}", "task.module.samples=2", "task.module.temperature=0.5"]
+    run_here(words, tmp_path)
+    assert len(np.load(tmp_path / "samples.npy")) == 2
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    assert config.model.hidden == 8 and config.task.module.temperature == 0.5
+
+
+@pytest.mark.parametrize("word", ["model=row_lstm", "experiment=pixelrnn_cifar10_small"])
+def test_another_network_cannot_be_put_on_a_checkpoint(word, quick_run, tmp_path):
+    with pytest.raises(UsageError, match="was trained with"):
+        run_here(["stages=[test]", f"ckpt_path={quick_run}", word], tmp_path)
+
+
+def test_a_foreign_target_in_a_checkpoint_is_refused(quick_run, tmp_path):
+    checkpoint = read_checkpoint(quick_run / "checkpoints/best.ckpt")
+    checkpoint["config"]["model"]["_target_"] = "torch.hub.load"
+    torch.save(checkpoint, tmp_path / "planted.ckpt")
+    with pytest.raises(UsageError, match=r"torch\.hub\.load"):
+        load_run(tmp_path / "planted.ckpt")
+
+
+def test_a_cut_checkpoint_is_named(quick_run, tmp_path):
+    whole = (quick_run / "checkpoints/best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"cut\.ckpt"):
+        load_run(tmp_path / "cut.ckpt")
+
+
+def test_the_same_command_gives_the_same_figures(quick_run, tmp_path):
+    run_here([*QUICK, *SMALL], tmp_path)
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (quick_run, tmp_path))
+    assert first["test/bits_per_dim"] == second["test/bits_per_dim"]
+
+
+def test_early_stopping_stops(tmp_path):
+    words = [*QUICK, *SMALL, "stages=[fit]", "patience=1", "optimizer.lr=0.0", "trainer.max_epochs=20"]
+    run_here(words, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 5
+
+
+def test_precision_auto_is_what_the_machine_has():
+    assert resolve_precision("16-mixed", "cpu") == ("16-mixed", "as asked")
+    assert resolve_precision("auto", "cpu")[0] in ("bf16-mixed", "32-true")
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    words = [
+        *SMALL,
+        "model=pixelcnn",
+        "hydra.run.dir=run",
+        "trainer.max_epochs=40",
+        "stages=[fit,test]",
+        "patience=null",
+    ]
+    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
+    folder, last = tmp_path / "run", tmp_path / "run/checkpoints/last.ckpt"
+    victim = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not last.exists() or read_checkpoint(last)["epoch"] < 2:
+        assert time.monotonic() < deadline and victim.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    stopped_at = read_checkpoint(last)["global_step"]
+    assert not (folder / "metrics.json").exists()
+
+    resume = [sys.executable, str(REPOSITORY / "train.py"), "ckpt_path=run/checkpoints/last.ckpt"]
+    done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "it goes on in the run's own folder"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["steps"] == 40 * 21 and "test/bits_per_dim" in metrics
+    steps = [int(row["step"]) for row in rows_of(folder)]
+    assert steps == sorted(set(steps)) and min(steps) < stopped_at < max(steps)
