@@ -58,7 +58,7 @@ class BatchLoader:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.rank, self.world, self.even = rank, world, even
         self.sampler = EpochOrder(len(images), seed)
-        self._batches_done = 0
+        self._batches_done = self._start = 0
 
     def _own_indices(self) -> np.ndarray:
         order = self.sampler.indices()
@@ -71,7 +71,7 @@ class BatchLoader:
         return -(-items // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first, self._batches_done = self._batches_done, 0
+        first, self._start = self._start, 0
         order = self._own_indices()
         for number in range(first, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -82,4 +82,4 @@ class BatchLoader:
         return {"batches_done": self._batches_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._batches_done = state["batches_done"]
+        self._batches_done = self._start = state["batches_done"]

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 class Record(Callback):
     """Puts configuration, spec, figures so far and seconds trained into every checkpoint, as plain containers.
 
+    Also the training loader's place, which Lightning saves but does not restore once a module has asked for
+    `estimated_stepping_batches`: a run resumed in the middle of an epoch would begin that epoch anew.
+
     Args:
         config: the composed configuration, interpolations and all.
         spec: `spec_to_dict` of the data's spec.
@@ -24,6 +27,7 @@ class Record(Callback):
     def __init__(self, config: dict[str, Any], spec: dict[str, Any], seconds_before: float = 0.0):
         self.config, self.spec, self.seconds_before = config, spec, seconds_before
         self.started = time.perf_counter()
+        self.loader_place: dict[str, Any] | None = None
 
     @property
     def seconds(self) -> float:
@@ -34,7 +38,15 @@ class Record(Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
-        checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds)
+        place = trainer.train_dataloader.state_dict()
+        checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds, loader_place=place)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loader_place = checkpoint["loader_place"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.loader_place is not None:
+            trainer.train_dataloader.load_state_dict(self.loader_place)
 
 
 class ProgressLines(Callback):

@@ -158,3 +158,16 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert metrics["steps"] == 40 * 21 and "test/bits_per_dim" in metrics
     steps = [int(row["step"]) for row in rows_of(folder)]
     assert steps == sorted(set(steps)) and min(steps) < stopped_at < max(steps)
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_rest_of_it(tmp_path):
+    words = ["stages=[fit]", "model=pixelcnn", *SMALL, "model.dropout=0.0", "scheduler=constant"]
+    words += ["trainer.max_epochs=2", "trainer.val_check_interval=10", "trainer.limit_val_batches=1"]
+    run_here(words, tmp_path / "whole")
+    run_here([*words, "trainer.max_steps=31"], tmp_path / "halves")
+    run_here(["stages=[fit]", f"ckpt_path={tmp_path / 'halves'}", "trainer.max_steps=-1"], tmp_path / "halves")
+    whole, halves = (read_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "halves"))
+    assert whole["global_step"] == halves["global_step"] == 41
+    for name, weights in whole["state_dict"].items():
+        assert torch.equal(weights, halves["state_dict"][name]), name
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "halves")

@@ -63,6 +63,12 @@ def test_a_place_at_the_end_of_an_epoch_is_the_next_ones_beginning():
     assert batches.state_dict() == {"batches_done": 0}
 
 
+def test_an_iteration_left_early_does_not_move_the_next():
+    batches = loader()
+    next(iter(batches))
+    assert order(batches) == list(range(ITEMS))
+
+
 def test_processes_share_the_items_equally_in_training():
     shares = [order(loader(seed=1, rank=rank, world=2, even=True)) for rank in range(2)]
     assert [len(share) for share in shares] == [11, 11] and not set(shares[0]) & set(shares[1])
