@@ -51,6 +51,15 @@ class ImageDataModule(L.LightningDataModule):
     def class_names(self) -> list[str]:
         """The name of each label."""
 
+    @property
+    def note(self) -> str:
+        """What a reader of this data's figures must know; empty when there is nothing."""
+        return ""
+
+    def augment(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What a training batch's images (B, C, H, W) become; `rng` is a function of (seed, epoch, batch number)."""
+        return images
+
     @abstractmethod
     def load_splits(self) -> dict[str, Split]:
         """The splits `train`, `val` and `test`; validation images come from the training data."""
@@ -69,6 +78,7 @@ class ImageDataModule(L.LightningDataModule):
             rank=rank,
             world=world,
             even=training,
+            augment=self.augment if training else None,
         )
 
     def train_dataloader(self) -> BatchLoader:
@@ -88,9 +98,9 @@ def cut_validation(train: Split, items: int, split_seed: int) -> tuple[Split, Sp
         UsageError: `items` is not between 1 and one less than the images there are.
     """
     total = len(train.images)
-    if not 1 <= items < total:
+    if not isinstance(items, int) or not 1 <= items < total:
         raise UsageError(
-            f"data.val_items is {items}, but the training split has {total} images: choose 1 to {total - 1}."
+            f"data.val_items is {items!r}, but the training split has {total} images: choose 1 to {total - 1}."
         )
     order = np.random.default_rng(split_seed).permutation(total)
     rest, held = np.sort(order[items:]), np.sort(order[:items])

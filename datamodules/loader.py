@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class BatchLoader:
         seed: shuffles with it, anew every epoch; None keeps the given order.
         rank, world: this process's number and how many there are; each takes every world-th item.
         even: drop the few last items that not every process would get (training needs equal counts).
+        augment: what each batch's images become, given a generator that is a function of (seed, epoch, batch number);
+            training only: it needs the seed.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
     with the batches it has not seen (Lightning saves and restores it).
@@ -54,9 +56,10 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         even: bool = False,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ):
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.rank, self.world, self.even = rank, world, even
+        self.rank, self.world, self.even, self.augment = rank, world, even, augment
         self.sampler = EpochOrder(len(images), seed)
         self._batches_done = self._start = 0
 
@@ -76,7 +79,15 @@ class BatchLoader:
         for number in range(first, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             self._batches_done = number + 1 if number + 1 < len(self) else 0
-            yield torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows].astype(np.int64))
+            images = self.images[rows]
+            if self.augment:
+                images = self.augment(images, self._generator(number))
+            yield torch.from_numpy(images), torch.from_numpy(self.labels[rows].astype(np.int64))
+
+    def _generator(self, number: int) -> np.random.Generator:
+        # Batches count over all processes, so that no two draw alike, and from 1: numpy takes (seed, epoch, 0) for
+        # (seed, epoch), from which the order is drawn.
+        return np.random.default_rng((self.sampler.seed, self.sampler.epoch, 1 + number * self.world + self.rank))
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches_done": self._batches_done}

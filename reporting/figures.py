@@ -15,13 +15,14 @@ from matplotlib import pyplot as plt
 SPLITS = ("train", "val", "test")
 
 
-def image_grid(images: np.ndarray, levels: int, border: int = 1) -> np.ndarray:
-    """Integer images (N, C, H, W) of 1 or 3 channels → one uint8 picture (h, w, 3), as square as N allows.
+def image_grid(images: np.ndarray, levels: int, columns: int | None = None, border: int = 1) -> np.ndarray:
+    """Integer images (N, C, H, W) of 1 or 3 channels → one uint8 picture (h, w, 3).
 
-    A border of its own colour stands between images, so that a dark image's edge is seen.
+    As square as N allows unless `columns` says how many stand side by side. A border of its own colour stands
+    between images, so that a dark image's edge is seen.
     """
     count, _, height, width = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
+    columns = columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
     colour = np.array([90, 110, 160], dtype=np.uint8)
     grid = np.tile(colour, (rows * (height + border) + border, columns * (width + border) + border, 1))
@@ -33,11 +34,11 @@ def image_grid(images: np.ndarray, levels: int, border: int = 1) -> np.ndarray:
     return grid
 
 
-def save_grids(path: Path, grids: Mapping[str, np.ndarray], levels: int) -> None:
+def save_grids(path: Path, grids: Mapping[str, np.ndarray], levels: int, columns: int | None = None) -> None:
     """Grids of images side by side, each under its title."""
     figure, axes = plt.subplots(1, len(grids), figsize=(5 * len(grids), 5.3), squeeze=False)
     for axis, (title, images) in zip(axes[0], grids.items(), strict=True):
-        axis.imshow(image_grid(images, levels), interpolation="nearest")
+        axis.imshow(image_grid(images, levels, columns), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")
     save(figure, path)

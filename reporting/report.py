@@ -1,10 +1,34 @@
-"""The report of one run: report.md in its folder."""
+"""The report of one run: report.md, and report.html with everything in the one file."""
 
 from __future__ import annotations
 
+import base64
+import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from markdown import markdown
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+  h1 {{ font-size: 1.6rem; }}
+  h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }}
+  img {{ max-width: 100%; height: auto; display: block; margin: 0.5rem auto; }}
+  .wide {{ overflow-x: auto; }}
+  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+  td, th {{ padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #eee; text-align: left; vertical-align: top; }}
+  code {{ overflow-wrap: anywhere; font-size: 0.9em; }}
+</style>
+{body}
+</html>
+"""
 
 
 class Section(NamedTuple):
@@ -21,9 +45,9 @@ def number(value: float) -> str:
 
 
 def write_report(
-    folder: Path, title: str, record: Mapping[str, Any], metrics: Mapping, sections: Sequence[Section]
+    folder: Path, title: str, record: Mapping[str, Any], metrics: Mapping[str, float], sections: Sequence[Section]
 ) -> Path:
-    """Writes report.md and returns its path.
+    """Writes report.md and report.html; returns the latter's path.
 
     Args:
         folder: the run's.
@@ -36,12 +60,30 @@ def write_report(
         lines += [f"## {section.title}", "", section.text, ""]
         if section.figure:
             lines += [f"![{section.title}]({section.figure})", ""]
-    lines += ["## Figures of this run", "", "| | |", "|---|---:|"]
+    lines += ["## Figures of this run", "", "| name | value |", "|---|---:|"]
     lines += [f"| {name} | {number(value)} |" for name, value in sorted(metrics.items())]
-    lines += ["", "## How it was made", "", "| | |", "|---|---|"]
+    lines += ["", "## How it was made", "", "| what | with |", "|---|---|"]
     lines += [f"| {name} | `{value}` |" for name, value in record.items()]
-    path = folder / "report.md"
-    unfinished = path.with_name(".report.md")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "\n".join(lines) + "\n"
+    write_text(folder / "report.md", text)
+    return write_text(folder / "report.html", page(title, text, folder))
+
+
+def page(title: str, text: str, folder: Path) -> str:
+    """Markdown → one HTML page that needs no other file: the figures it names are put into it."""
+
+    def embedded(match: re.Match[str]) -> str:
+        picture = base64.b64encode((folder / match[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{picture}"'
+
+    body = re.sub(r'src="([^":]+\.png)"', embedded, markdown(text, extensions=["tables"]))
+    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    return PAGE.format(title=html.escape(title), body=body)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a file beside itself and renames it into place; returns its path."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
     return path

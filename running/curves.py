@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from running.folder import write_whole
+from reporting.report import write_text
 
 
 class CurvesLogger(Logger):
@@ -60,7 +60,7 @@ class CurvesLogger(Logger):
         writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows[step] for step in sorted(self.rows))
-        write_whole(self.path, text.getvalue())
+        write_text(self.path, text.getvalue())
         self.changed = False
 
     @rank_zero_only

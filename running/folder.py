@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from reporting.report import write_text
+
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
 
 
@@ -54,21 +56,14 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads{gpu}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside itself and renames it into place."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """config.yaml: a resolved configuration with where it ran."""
-    write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)), sort_keys=False))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)), sort_keys=False))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """metrics.json: what an earlier stage left there, and these."""
-    write_whole(
+    write_text(
         folder / "metrics.json", json.dumps(read_metrics(folder) | dict(metrics), indent=2, sort_keys=True) + "\n"
     )
 

@@ -18,7 +18,7 @@ TASKS = {path.stem: OmegaConf.load(path).task for path in sorted((CONF / "task")
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PAIRS = [(task, model) for task, node in TASKS.items() for model in node.models]
 
-QUICK = ["debug=quick", "task.module.samples=4"]
+QUICK = ["debug=quick", "task.module.samples=4", "task.module.completions=2"]
 
 
 def run_here(words: list[str], folder: Path) -> float:

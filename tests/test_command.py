@@ -33,7 +33,7 @@ MISTAKES = [
     (["model.hidden=wide"], "model.hidden is 'wide', but it must be a whole number, such as 48."),
     (["optimizer.lr=fast"], "optimizer.lr is 'fast', but it must be a number"),
     (["seed=-1"], "seed is -1"),
-    (["stages=[tset]"], "There is no stage 'tset' in task=pixelrnn: choose from fit, test, sample, report."),
+    (["stages=[tset]"], "There is no stage 'tset' in task=pixelrnn: choose from fit, test, sample, complete, report."),
     (["stages=[test]"], "need a trained network: give ckpt_path="),
     (["ckpt_path=nowhere.ckpt"], "There is no checkpoint 'nowhere.ckpt'"),
     (["model=pixelcnn,row_lstm"], "add -m to run them all"),
@@ -59,7 +59,7 @@ def test_a_mistake_is_one_sentence_in_three_seconds(words, message, tmp_path):
         (["model.first_kernel=4"], "model.first_kernel is 4"),
         (["trainer.precision=17"], "These trainer settings cannot work: Precision '17' is invalid"),
         (["optimizer.lr=-1"], "Invalid learning rate: -1"),
-        (["task.module.temperature=0"], "both must be above 0"),
+        (["task.module.temperature=0"], "it must be above 0"),
         (["ckpt_path=damaged.ckpt"], "'damaged.ckpt' cannot be read as a checkpoint"),
     ],
 )

@@ -58,6 +58,17 @@ def test_every_pair_fits_tests_reports_and_reloads(task, model, tmp_path):
 def test_a_word_beats_an_experiment_beats_a_task():
     config = compose_config(["experiment=pixelrnn_cifar10_small", "model=row_lstm", "model.layers=5"])
     assert (config.model.hidden, config.model.layers, config.data.batch_size) == (32, 5, 16)
-    assert config.model._target_.endswith("RowLSTM") and config.optimizer._target_.endswith("RMSprop")
+    assert config.model._target_.endswith("RowLSTM") and config.optimizer._target_.endswith("Adam")
+    words = ["experiment=pixelrnn_cifar10_small", "optimizer=rmsprop"]
+    assert compose_config(words).optimizer._target_.endswith("RMSprop")
+    assert compose_config(["model=row_lstm"]).optimizer._target_.endswith("RMSprop")
     assert compose_config(["model=pixelnet"]).optimizer._target_.endswith("Adam")
     assert compose_config(["model=pixelnet", "optimizer=rmsprop"]).optimizer._target_.endswith("RMSprop")
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"), [("pixelcnn", 15), ("row_lstm", 12), ("diag_bilstm", 12), ("pixelnet", 6)]
+)
+def test_the_papers_presets_have_the_papers_depth(model, layers):
+    config = compose_config(["experiment=pixelrnn_cifar10", f"model={model}", "model.hidden=6", "model.output_maps=6"])
+    assert len(instantiate(config.model, spec=ImageSpec(3, 32, 32, 256)).layers) == layers

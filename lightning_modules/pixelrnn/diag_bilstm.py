@@ -17,9 +17,10 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
     """PixelRNN with Diagonal BiLSTM layers; the paper's CIFAR-10 network has 12 layers, h = 128.
 
     Each layer scans the map along its diagonals from the top left and from the top right. Together the scans see
-    every earlier pixel, but for the last one of the previous row, which only the last columns see: in its own column
-    the mask-A first layer has hidden it. Arguments: see `AutoregressiveNetwork`; `initial_state` is the state
-    outside the image, `learned` (as in the paper) or `zero`; `engine` names the implementation of the recurrence.
+    every earlier pixel, but for the last one of the previous row, which only the last columns see: in its own
+    column the mask-A first layer has hidden it. Arguments: see `AutoregressiveNetwork`; `layers=None` means the
+    paper's 12; `initial_state` is the state outside the image, `learned` (as in the paper) or `zero`; `engine`
+    names the implementation of the recurrence.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
         spec: Spec,
         *,
         hidden: int = 128,
-        layers: int = 12,
+        layers: int | None = 12,
         initial_state: Literal["learned", "zero"] = "learned",
         engine: Literal["auto", "reference"] = "auto",
         **stack: Any,
@@ -37,7 +38,7 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
             spec,
             lambda: DiagonalLayer(hidden, spec.channels, initial_state),
             hidden=hidden,
-            layers=layers,
+            layers=12 if layers is None else layers,
             **stack,
         )
 

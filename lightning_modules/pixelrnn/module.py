@@ -1,9 +1,10 @@
-"""The task: likelihood training, its metrics, samples, and what its report shows."""
+"""The task: likelihood training and its metrics, samples and completions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,8 +14,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_modules.pixelrnn.sampling import check_draw, sample
-from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, image_nats
+from datamodules.errors import UsageError
+from lightning_modules.pixelrnn.figures import save_completions
+from lightning_modules.pixelrnn.report import report_sections, snapshots_in
+from lightning_modules.pixelrnn.sampling import check_temperature, complete, sample
+from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, sub_pixel_nats
 from reporting.figures import image_grid, save_grids
 from reporting.report import Section
 
@@ -32,8 +36,15 @@ class PixelRNN(L.LightningModule):
         optimizer: parameters → optimizer.
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         samples: images drawn by the stage `sample`.
-        temperature: at which they are drawn.
+        completions: test images whose lower half is drawn by the stage `complete`.
+        draws: completions of each.
+        snapshots: images drawn while training, whenever the steps trained have doubled; 0: none.
+        temperature: of all draws.
+        label: the class to draw, for a conditional network; None: all of them in turn.
         seed: of the draws, apart from the training's random numbers.
+
+    Raises:
+        UsageError: a number, the temperature or the label is impossible.
     """
 
     def __init__(
@@ -42,29 +53,41 @@ class PixelRNN(L.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
         samples: int = 64,
+        completions: int = 8,
+        draws: int = 3,
+        snapshots: int = 16,
         temperature: float = 1.0,
+        label: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
-        check_draw(samples, temperature)
+        check_temperature(temperature)
+        for name, value, least in [("samples", samples, 1), ("completions", completions, 1), ("draws", draws, 1),
+                                   ("snapshots", snapshots, 0)]:  # fmt: skip
+            if value < least:
+                raise UsageError(f"task.module.{name} is {value}, but it must be {least} or more.")
+        if label is not None and not network.class_biases:
+            raise UsageError(f"task.module.label={label} needs a network trained with model.conditional=true.")
+        if label is not None and not 0 <= label < network.spec.classes:
+            raise UsageError(f"task.module.label is {label}, but the classes are 0 to {network.spec.classes - 1}.")
         self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
-        self.samples, self.temperature, self.seed = samples, temperature, seed
+        self.samples, self.completions, self.draws, self.snapshots = samples, completions, draws, snapshots
+        self.temperature, self.label, self.seed = temperature, label, seed
         # Double sums: float32 would round the sum over 10,000 images. Kept in checkpoints, so that a run resumed
         # in the middle of an epoch still averages all of it.
         self.nats = nn.ModuleDict({f"{split}_mean": MeanMetric() for split in ("train", "val", "test")})
         for metric in self.nats.values():
             metric.set_dtype(torch.float64)
             metric.persistent(True)
-        self.test_nats: list[np.ndarray] = []
-        self.test_labels: list[np.ndarray] = []
+        self.tested: list[dict[str, np.ndarray]] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.network(images, labels)
 
     def _nats(self, batch: Batch, split: str) -> Tensor:
-        """Nats of each image of a batch (B,), counted in the split's mean."""
-        nats = image_nats(self.network(batch[0]), batch[0])
-        self.nats[f"{split}_mean"].update(nats.detach())
+        """Nats of each sub-pixel of a batch (B, C, H, W); each image's counted in the split's mean."""
+        nats = sub_pixel_nats(self.network(*batch), batch[0])
+        self.nats[f"{split}_mean"].update(nats.detach().flatten(1).sum(1))
         return nats
 
     def _log_split(self, split: str) -> None:
@@ -76,7 +99,7 @@ class PixelRNN(L.LightningModule):
         self.log(f"{split}/loss", nats / dims)
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        loss = self._nats(batch, "train").mean() / self.network.spec.dims
+        loss = self._nats(batch, "train").mean()
         self.log("train/bits_per_dim_step", loss.detach() / math.log(2), prog_bar=True)
         return loss
 
@@ -88,44 +111,84 @@ class PixelRNN(L.LightningModule):
             self._log_split("train")
         self._log_split("val")
 
+    def on_validation_end(self) -> None:
+        """Draws a snapshot if the steps trained have doubled since the last one in the run's folder."""
+        folder, step = Path(self.trainer.default_root_dir) / "snapshots", self.trainer.global_step
+        if not self.snapshots or not self.trainer.is_global_zero or step < 2 * max(snapshots_in(folder), default=0.5):
+            return
+        folder.mkdir(exist_ok=True)
+        drawn = self._draw(self.snapshots)
+        np.save(folder / f"step_{step:07d}.npy", drawn)
+        self._show_on_board(self.trainer, drawn, step)
+
     def test_step(self, batch: Batch, number: int) -> None:
-        self.test_nats.append(self._nats(batch, "test").float().cpu().numpy())
-        self.test_labels.append(batch[1].cpu().numpy())
+        nats = self._nats(batch, "test").double().cpu()
+        per_image, per_pixel = nats.flatten(1).sum(1), nats.sum((0, 1))
+        self.tested.append({"label": batch[1].cpu().numpy(), "nats": per_image.numpy(), "sum": per_pixel.numpy()})
 
     def on_test_epoch_start(self) -> None:
-        self.test_nats, self.test_labels = [], []
+        self.tested = []
 
     def on_test_epoch_end(self) -> None:
         self._log_split("test")
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """For each image tested, in order: its label and its nats."""
-        return {"label": np.concatenate(self.test_labels), "nats": np.concatenate(self.test_nats)}
+        """For each image tested, in order: its label and its nats; and the mean nats of each pixel (H, W)."""
+        rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in ("label", "nats")}
+        return {**rows, "pixel_nats": sum(batch["sum"] for batch in self.tested) / len(rows["nats"])}
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(self.parameters())
         scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def stage_sample(self, run: Any) -> None:
-        """Draws images; leaves `samples.npy` and a picture of them beside as many test images."""
+    def _how(self, labels: Tensor | None) -> dict[str, Any]:
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        drawn = sample(self.network, self.samples, temperature=self.temperature, generator=generator).cpu().numpy()
-        np.save(run.folder / "samples.npy", drawn)
-        real = run.datamodule.splits["test"].images[: self.samples]
-        levels = self.network.spec.levels
-        grids = {f"drawn, temperature {self.temperature:g}": drawn, "real (test images)": np.asarray(real)}
-        save_grids(run.folder / "figures" / "samples.png", grids, levels)
-        for logger in run.trainer.loggers:
+        return {"labels": labels, "temperature": self.temperature, "generator": generator}
+
+    def _draw(self, count: int) -> np.ndarray:
+        """Images drawn from noise; of a conditional network as many of each class, or all of `label`."""
+        labels = None
+        if self.network.class_biases:
+            each = -(-count // self.network.spec.classes)
+            labels = torch.arange(self.network.spec.classes, device=self.device).repeat_interleave(each)
+            labels = labels if self.label is None else torch.full_like(labels[:count], self.label)
+            count = len(labels)
+        return sample(self.network, count, **self._how(labels)).cpu().numpy()
+
+    def _show_on_board(self, trainer: L.Trainer, images: np.ndarray, step: int | None = None) -> None:
+        for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", image_grid(drawn, levels), dataformats="HWC")
+                grid = image_grid(images, self.network.spec.levels)
+                logger.experiment.add_image("samples", grid, global_step=step, dataformats="HWC")
+
+    def stage_sample(self, run: Any) -> None:
+        """Draws images; leaves `samples.npy`, and a picture of them beside as many test images."""
+        drawn = self._draw(self.samples)
+        np.save(run.folder / "samples.npy", drawn)
+        real = np.asarray(run.datamodule.splits["test"].images[: len(drawn)])
+        spec = self.network.spec
+        by_class = self.network.class_biases and self.label is None
+        title = f"drawn, temperature {self.temperature:g}"
+        title += f", a row a class: 0 to {spec.classes - 1}" if by_class else ""
+        title += f", class {self.label}" if self.label is not None else ""
+        columns = len(drawn) // spec.classes if by_class else None
+        grids = {title: drawn, "real (test images)": real}
+        save_grids(run.folder / "figures" / "samples.png", grids, spec.levels, columns)
+        self._show_on_board(run.trainer, drawn)
+
+    def stage_complete(self, run: Any) -> None:
+        """Draws the lower halves of test images, several times each; leaves `completions.npy` and their picture."""
+        images, labels = (part[: self.completions] for part in run.datamodule.splits["test"])
+        first_row = self.network.spec.height // 2
+        given = torch.from_numpy(np.asarray(images)).to(self.device).repeat_interleave(self.draws, 0)
+        classes = torch.from_numpy(np.asarray(labels)).long().to(self.device).repeat_interleave(self.draws, 0)
+        drawn = complete(self.network, given, first_row, **self._how(classes)).cpu().numpy()
+        drawn = drawn.reshape(len(images), self.draws, *drawn.shape[1:])
+        np.save(run.folder / "completions.npy", drawn)
+        path = run.folder / "figures" / "completions.png"
+        save_completions(path, np.asarray(images), drawn, first_row, self.network.spec.levels)
 
     def report(self, run: Any) -> list[Section]:
-        """What the run's report shows beyond its figures and curves."""
-        uniform = math.log2(self.network.spec.levels)
-        found = run.metrics.get("test/bits_per_dim")
-        against = f"A uniform guess over {self.network.spec.levels} levels costs {uniform:.2f} bits/dim"
-        sections = [Section("Likelihood", against + (f"; this network {found:.4f} on test images." if found else "."))]
-        if (run.folder / "figures" / "samples.png").exists():
-            sections.append(Section("Samples", "Drawn by the network, beside real images.", "figures/samples.png"))
-        return sections
+        """What the run's report shows."""
+        return report_sections(self.network, run)

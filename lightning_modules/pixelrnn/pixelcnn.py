@@ -14,9 +14,9 @@ from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, check_odd
 class PixelCNN(AutoregressiveNetwork):
     """Masked convolutions alone; the paper's CIFAR-10 network has 15 blocks, h = 128.
 
-    A block (figure 5, left): ReLU, 1×1 (2h → h), ReLU, k×k (h → h), ReLU, 1×1 (h → 2h), all mask B. Its context has a
-    blind spot to the right above each pixel. Arguments: see `AutoregressiveNetwork`; `layers` counts the blocks,
-    `kernel` is k, odd.
+    A block (figure 5, left): ReLU, 1×1 (2h → h), ReLU, k×k (h → h), ReLU, 1×1 (h → 2h), all mask B. Its context has
+    a blind spot to the right above each pixel. Arguments: see `AutoregressiveNetwork`; `layers` counts the blocks,
+    None means the paper's 15, `kernel` is k, odd.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class PixelCNN(AutoregressiveNetwork):
         spec: Spec,
         *,
         hidden: int = 128,
-        layers: int = 15,
+        layers: int | None = 15,
         kernel: int = 3,
         **stack: Any,
     ):
@@ -33,7 +33,7 @@ class PixelCNN(AutoregressiveNetwork):
             spec,
             lambda: pixelcnn_block(hidden, spec.channels, kernel),
             hidden=hidden,
-            layers=layers,
+            layers=15 if layers is None else layers,
             **stack,
         )
 

@@ -24,7 +24,7 @@ class PixelNet(AutoregressiveNetwork):
         spec: Spec,
         *,
         hidden: int = 32,
-        layers: int = 6,
+        layers: int | None = 6,
         kernel: int = 3,
         **stack: Any,
     ):
@@ -37,6 +37,6 @@ class PixelNet(AutoregressiveNetwork):
                 MaskedConv2d(2 * hidden, 2 * hidden, kernel, "B", spec.channels),
             ),
             hidden=hidden,
-            layers=layers,
+            layers=6 if layers is None else layers,
             **stack,
         )

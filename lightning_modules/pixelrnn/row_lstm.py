@@ -17,8 +17,9 @@ class RowLSTM(AutoregressiveNetwork):
     """PixelRNN with Row LSTM layers; the paper's CIFAR-10 network has 12 layers, h = 128, kernel 3.
 
     A whole row is one step, so a pixel's context is the triangle above it, not all earlier pixels. Arguments: see
-    `AutoregressiveNetwork`; `kernel` is the size along the row of both convolutions, odd; `initial_state` is the
-    state outside the image, `learned` (as in the paper) or `zero`; `engine` names the implementation of the recurrence.
+    `AutoregressiveNetwork`; `layers=None` means the paper's 12; `kernel` is the size along the row of both
+    convolutions, odd; `initial_state` is the state outside the image, `learned` (as in the paper) or `zero`;
+    `engine` names the implementation of the recurrence.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class RowLSTM(AutoregressiveNetwork):
         spec: Spec,
         *,
         hidden: int = 128,
-        layers: int = 12,
+        layers: int | None = 12,
         kernel: int = 3,
         initial_state: Literal["learned", "zero"] = "learned",
         engine: Literal["auto", "reference"] = "auto",
@@ -38,7 +39,7 @@ class RowLSTM(AutoregressiveNetwork):
             spec,
             lambda: RowLayer(hidden, spec.channels, kernel, initial_state),
             hidden=hidden,
-            layers=layers,
+            layers=12 if layers is None else layers,
             **stack,
         )
 

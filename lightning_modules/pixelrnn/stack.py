@@ -28,6 +28,8 @@ class AutoregressiveNetwork(nn.Module):
         first_kernel: size of the first convolution, odd (7 in the paper).
         residual: add each layer's output to its input.
         skip: add a 1×1 convolution of each layer's output to the head's input.
+        conditional: learn a bias for each class in each layer, added to the layer's input (Gated PixelCNN, arXiv
+            1606.05328, equation 4); `forward` then needs the images' labels.
         dropout: probability with which an element of a layer's output is zeroed in training (not in the paper).
         gradient_checkpointing: form each layer's activations again in the backward pass instead of keeping them.
 
@@ -46,6 +48,7 @@ class AutoregressiveNetwork(nn.Module):
         first_kernel: int = 7,
         residual: bool = True,
         skip: bool = False,
+        conditional: bool = False,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
     ):
@@ -53,6 +56,8 @@ class AutoregressiveNetwork(nn.Module):
         spec = require_images(spec, type(self).__name__)
         check_sizes(spec, hidden=hidden, layers=layers, output_maps=output_maps, dropout=dropout)
         check_odd(first_kernel=first_kernel)
+        if conditional and not spec.classes:
+            raise UsageError("model.conditional=true needs labels, and this data has none: choose data with classes.")
         channels, output_maps = spec.channels, output_maps or 2 * hidden
         self.spec, self.residual, self.gradient_checkpointing = spec, residual, gradient_checkpointing
         self.first = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
@@ -60,6 +65,11 @@ class AutoregressiveNetwork(nn.Module):
         self.skips = nn.ModuleList(
             MaskedConv2d(2 * hidden, 2 * hidden, 1, "B", channels) for _ in range(layers if skip else 0)
         )
+        self.class_biases = nn.ModuleList(
+            nn.Embedding(spec.classes, 2 * hidden) for _ in range(layers if conditional else 0)
+        )
+        for biases in self.class_biases:
+            nn.init.zeros_(biases.weight)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Sequential(
             nn.ReLU(),
@@ -68,15 +78,21 @@ class AutoregressiveNetwork(nn.Module):
             MaskedConv2d(output_maps, channels * spec.levels, 1, "B", channels),
         )
 
-    def features(self, images: Tensor) -> Tensor:
-        """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → the head's input (B, 2h, H, W)."""
+    def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → the head's input (B, 2h, H, W).
+
+        `labels` (B,) matter to a conditional network alone.
+        """
+        if self.class_biases and labels is None:
+            raise UsageError("This network is conditional: give the images' labels.")
         x = self.first(images.to(self.first.weight.dtype) * (2 / (self.spec.levels - 1)) - 1)
         to_head = 0
         for number, layer in enumerate(self.layers):
+            into = x + self.class_biases[number](labels)[:, :, None, None] if self.class_biases else x
             if self.gradient_checkpointing and self.training:
-                update = checkpoint(layer, x, use_reentrant=False)
+                update = checkpoint(layer, into, use_reentrant=False)
             else:
-                update = layer(x)
+                update = layer(into)
             update = self.dropout(update)
             x = x + update if self.residual else update
             if self.skips:
@@ -88,14 +104,19 @@ class AutoregressiveNetwork(nn.Module):
         out = self.head(features)
         return out.unflatten(1, (self.spec.channels, self.spec.levels)).transpose(1, 2)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → logits (B, levels, C, H, W)."""
-        return self.logits(self.features(images))
+        return self.logits(self.features(images, labels))
+
+
+def sub_pixel_nats(logits: Tensor, images: Tensor) -> Tensor:
+    """−ln p of each sub-pixel given those before it: logits (B, levels, C, H, W), integers (B, C, H, W) → same."""
+    return F.cross_entropy(logits, images.long(), reduction="none")
 
 
 def image_nats(logits: Tensor, images: Tensor) -> Tensor:
     """−ln p(x) of each image: logits (B, levels, C, H, W), integer images (B, C, H, W) → nats (B,)."""
-    return F.cross_entropy(logits, images.long(), reduction="none").flatten(1).sum(1)
+    return sub_pixel_nats(logits, images).flatten(1).sum(1)
 
 
 def check_sizes(spec: ImageSpec, *, hidden: int, layers: int, output_maps: int | None, dropout: float) -> None:
