@@ -99,6 +99,8 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     if checkpoint:
         module.load_state_dict(checkpoint["state_dict"])
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    if datamodule.note:
+        log.info("data: %s", datamodule.note)
     log.info(
         "%s on %s, %s parameters; precision %s (%s); folder %s",
         config.choices.model,
@@ -218,6 +220,6 @@ def quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`isinstance(treespec, LeafSpec)` is deprecated.*")
+    warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     torch.set_float32_matmul_precision("high")

@@ -26,10 +26,11 @@ SMALL = ["model.hidden=8", "model.layers=1"]
 
 
 def test_the_folder_keeps_the_contract(quick_run):
-    for name in ("config.yaml", "metrics.json", "metrics.csv", "predictions.npz", "report.md", "samples.npy"):
+    for name in ("config.yaml", "metrics.json", "metrics.csv", "predictions.npz", "report.md", "report.html"):
         assert (quick_run / name).stat().st_size > 0
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/samples.png", "figures/curves.png"):
         assert (quick_run / name).stat().st_size > 0
+    assert (quick_run / "samples.npy").exists() and (quick_run / "completions.npy").exists()
     assert list((quick_run / "tensorboard").glob("events.out.tfevents.*"))
     assert not [path for path in quick_run.rglob(".*") if path.is_file()], "half-written files"
 
@@ -171,3 +172,11 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_rest_of_it(tmp_path):
     for name, weights in whole["state_dict"].items():
         assert torch.equal(weights, halves["state_dict"][name]), name
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "halves")
+
+
+def test_the_html_report_needs_no_other_file(quick_run):
+    page = (quick_run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(list((quick_run / "figures").glob("*.png")))
+    assert 'src="figures' not in page and "http" not in page.replace("http-equiv", "")
+    metrics = json.loads((quick_run / "metrics.json").read_text())
+    assert f"{metrics['test/bits_per_dim']:.4f}" in page and "independent pixels" in page

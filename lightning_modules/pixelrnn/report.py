@@ -21,8 +21,10 @@ FIELD_IMAGES = 16  # test images over which the receptive field is averaged
 
 def report_sections(network: AutoregressiveNetwork, run: Any) -> list[Section]:
     """Likelihood against its bounds and published figures, and every figure the run's stages left material for."""
-    figures = run.folder / "figures"
-    sections = [Section("Likelihood", likelihood_table(network, run))]
+    figures, note = run.folder / "figures", run.datamodule.note
+    about = f"\n\nThe data: {note}." if note else ""
+    about += "\n\nGiven each image's class." if network.class_biases else ""
+    sections = [Section("Likelihood", likelihood_table(network, run) + about)]
     if (figures / "samples.png").exists():
         sections.append(Section("Samples", "Drawn by the network, beside real images.", "figures/samples.png"))
     if snapshots := snapshots_in(run.folder / "snapshots"):
@@ -78,7 +80,8 @@ def snapshots_in(folder: Path) -> dict[int, Path]:
 
 def nearest_section(network: AutoregressiveNetwork, run: Any, count: int = 16) -> Section:
     """A few samples, each with the training image nearest to it: is the network repeating what it saw?"""
-    drawn = np.load(run.folder / "samples.npy")[:count]
+    drawn = np.load(run.folder / "samples.npy")
+    drawn = drawn[:: max(1, len(drawn) // count)][:count]
     train = np.asarray(run.datamodule.splits["train"].images)
     grids = {"samples": drawn, "nearest training images": train[nearest(drawn, train)]}
     save_grids(run.folder / "figures" / "nearest.png", grids, network.spec.levels)

@@ -1,0 +1,38 @@
+"""The receptive fields of several trained networks side by side:
+`python -m lightning_modules.pixelrnn.receptive_fields RUN RUN … --out FILE.png`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hydra.utils import instantiate
+
+from datamodules.errors import UsageError
+from lightning_modules.pixelrnn.figures import save_receptive_fields
+from lightning_modules.pixelrnn.report import centre, receptive_field_of
+from running.load import load_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draws the receptive fields of trained pixelrnn networks.")
+    parser.add_argument("runs", nargs="+", help="run folders or checkpoints, trained on the same data")
+    parser.add_argument("--out", type=Path, default=Path("receptive_fields.png"), help="the figure's file")
+    args = parser.parse_args()
+    fields = {}
+    try:
+        for run in args.runs:
+            network, _, config = load_run(run)
+            datamodule = instantiate(config.data)
+            datamodule.prepare_data()
+            fields[config.choices.model] = receptive_field_of(network, datamodule)
+            row, column = centre(network)
+    except UsageError as error:
+        sys.exit(str(error))
+    save_receptive_fields(args.out, fields, row, column)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
