@@ -39,7 +39,7 @@ def job(config: DictConfig) -> float:
             if isinstance(error, UsageError):
                 sys.exit(str(error))  # raised further, Hydra would put a line of its own before it
             raise
-        log.exception("this job failed; the sweep goes on")
+        log.error("this job failed, the sweep goes on: %s", error, exc_info=not isinstance(error, UsageError))
         failure = {"error": type(error).__name__, "message": str(error)}
         (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
         return float("nan")

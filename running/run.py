@@ -112,6 +112,8 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     )
 
     resumes = checkpoint is not None and "fit" in config.stages
+    if resumes:
+        check_resumable(config, OmegaConf.create(checkpoint["config"]))
     record = Record(
         OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
     )
@@ -130,6 +132,21 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         files.write_config(folder, resolved)
     figures = figures_of(checkpoint) if checkpoint else {}
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
+
+
+def check_resumable(config: DictConfig, before: DictConfig) -> None:
+    """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with."""
+    keys = ["choices.optimizer", "choices.scheduler"]
+    if before.choices.scheduler != "constant":  # it spans the whole training
+        keys += ["trainer.max_epochs", "trainer.max_steps"]
+    for key in keys:
+        old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
+        if old != new:
+            name = key.removeprefix("choices.")
+            raise UsageError(
+                f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
+                "from the start; leave the word out, or train anew."
+            )
 
 
 def figures_of(checkpoint: dict[str, Any]) -> dict[str, float]:

@@ -180,3 +180,9 @@ def test_the_html_report_needs_no_other_file(quick_run):
     assert 'src="figures' not in page and "http" not in page.replace("http-equiv", "")
     metrics = json.loads((quick_run / "metrics.json").read_text())
     assert f"{metrics['test/bits_per_dim']:.4f}" in page and "independent pixels" in page
+
+
+@pytest.mark.parametrize("word", ["trainer.max_epochs=9", "scheduler=constant", "optimizer=adam"])
+def test_a_run_cannot_go_on_with_another_schedule(word, quick_run, tmp_path):
+    with pytest.raises(UsageError, match="cannot go on with"):
+        run_here(["stages=[fit]", f"ckpt_path={quick_run}", word], tmp_path)

@@ -181,8 +181,8 @@ class PixelRNN(L.LightningModule):
         """Draws the lower halves of test images, several times each; leaves `completions.npy` and their picture."""
         images, labels = (part[: self.completions] for part in run.datamodule.splits["test"])
         first_row = self.network.spec.height // 2
-        given = torch.from_numpy(np.asarray(images)).to(self.device).repeat_interleave(self.draws, 0)
-        classes = torch.from_numpy(np.asarray(labels)).long().to(self.device).repeat_interleave(self.draws, 0)
+        given = torch.from_numpy(np.array(images)).to(self.device).repeat_interleave(self.draws, 0)
+        classes = torch.from_numpy(np.array(labels)).long().to(self.device).repeat_interleave(self.draws, 0)
         drawn = complete(self.network, given, first_row, **self._how(classes)).cpu().numpy()
         drawn = drawn.reshape(len(images), self.draws, *drawn.shape[1:])
         np.save(run.folder / "completions.npy", drawn)

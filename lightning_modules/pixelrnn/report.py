@@ -95,7 +95,7 @@ def centre(network: AutoregressiveNetwork) -> tuple[int, int]:
 
 def receptive_field_of(network: AutoregressiveNetwork, datamodule: Any) -> np.ndarray:
     """`receptive_field` of the middle pixel over the first test images."""
-    images, labels = (np.asarray(part[:FIELD_IMAGES]) for part in datamodule.splits["test"])
+    images, labels = (np.array(part[:FIELD_IMAGES]) for part in datamodule.splits["test"])
     device = next(network.parameters()).device
     given: list[Tensor] = [torch.from_numpy(part).to(device) for part in (images, labels.astype(np.int64))]
     return receptive_field(network.eval(), *given, *centre(network))

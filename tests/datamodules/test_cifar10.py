@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import socket
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules import cifar10
-from datamodules.cifar10 import BATCHES, CIFAR10, local_source
+from datamodules import cifar10, sources
+from datamodules.cifar10 import CIFAR10
+from datamodules.cifar10_files import BATCHES, local_source
 from datamodules.errors import UsageError
 from datamodules.image import Split
 
@@ -165,7 +164,7 @@ def test_parquet_before_batches_before_binary(tmp_path, made_up):
 def test_cache_serves_only_its_own_source(tmp_path, made_up, monkeypatch):
     folder = write_binary(tmp_path / "cifar-10-batches-bin", made_up)
     load(tmp_path)
-    monkeypatch.setattr(cifar10, "read_source", lambda source: pytest.fail("decoded again"))
+    monkeypatch.setattr(cifar10, "read_source", lambda *words: pytest.fail("decoded again"))
     first = load(tmp_path)
     monkeypatch.undo()
     (folder / "test_batch.bin").write_bytes(binary(made_up["train"][0]))
@@ -310,30 +309,9 @@ def test_nothing_found_without_connection(tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(cifar10, "_answers", lambda endpoint: False)
+    monkeypatch.setattr(sources, "_answers", lambda endpoint: False)
     assert_not_found(tmp_path / "absent", "no connection")
     assert datasets.config.HF_HUB_OFFLINE is False, "a later try in this process asks again"
-
-
-def test_knocking_at_the_hub(monkeypatch):
-    monkeypatch.setattr(cifar10, "getproxies", dict)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert cifar10._answers(f"https://{address}")
-        monkeypatch.setattr(cifar10, "getproxies", lambda: {"https": address})
-        assert cifar10._answers("https://huggingface.invalid"), "the proxy answers for it"
-    assert not cifar10._answers("https://huggingface.invalid")
-    monkeypatch.setattr(cifar10, "getproxies", dict)
-    assert not cifar10._answers(f"https://{address}")
-
-    def slow(*words: object) -> None:
-        time.sleep(2)
-        raise OSError
-
-    monkeypatch.setattr(cifar10, "socket", SimpleNamespace(create_connection=slow))
-    start = time.monotonic()
-    assert not cifar10._answers("https://huggingface.invalid", seconds=0.1)
-    assert time.monotonic() - start < 1
 
 
 def test_from_the_hub(tmp_path, made_up, monkeypatch):
