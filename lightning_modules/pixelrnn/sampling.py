@@ -1,18 +1,20 @@
-"""Drawing images from a network, one sub-pixel at a time, by the full network (section 3.6, equation 1)."""
+"""Drawing images from a network, one sub-pixel at a time (section 3.6, equation 1)."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from datamodules.errors import UsageError
+from lightning_modules.pixelrnn.incremental import NetworkSteps
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 
 
-def sample(network: AutoregressiveNetwork, count: int, **how) -> Tensor:
+def sample(network: AutoregressiveNetwork, count: int, **how: Any) -> Tensor:
     """Draws `count` whole images; arguments and result as `complete`."""
     if count < 1:
         raise UsageError(f"{count} samples cannot be drawn: the number must be 1 or more.")
@@ -31,8 +33,6 @@ def complete(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draws the rows from `first_row` on, given those above.
-
-    Each draw is one pass over the rows down to its own; nothing below can matter.
 
     Args:
         network: put into evaluation mode for the time being.
@@ -53,16 +53,47 @@ def complete(
     channels, height, width = network.spec.shape
     was_training = network.training
     network.eval()
+    steps = NetworkSteps(network, len(images), width, labels)
     bar = {"description": "drawing rows", "transient": True, "disable": not sys.stdout.isatty()}
-    for row in track(range(first_row, height), **bar):
+    for row in track(range(height), **bar):
         for column in range(width):
-            for channel in range(channels):
-                here = network.features(images[:, :, : row + 1], labels)[:, :, row:, column : column + 1]
-                logits = network.logits(here)[:, :, channel, 0, 0] / temperature
-                drawn = torch.multinomial(logits.softmax(1), 1, generator=generator)
-                images[:, channel, row, column] = drawn[:, 0]
+            pixel = images[:, :, row, column]  # a view: what is drawn goes into the images
+            if row < first_row:
+                steps.step(pixel, column)
+            else:
+                for channel in range(channels):
+                    logits = steps.logits(steps.step(pixel, column), channel)
+                    pixel[:, channel] = draw(logits, temperature, generator)
+            steps.put(pixel, column)
+        steps.end_row()
     network.train(was_training)
     return images.to(torch.uint8 if network.spec.levels <= 256 else torch.int16)
+
+
+@torch.no_grad()
+def complete_by_full_passes(
+    network: AutoregressiveNetwork,
+    images: Tensor,
+    first_row: int,
+    *,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The reference for `complete`: a pass of the full network for every sub-pixel. The network in evaluation mode."""
+    images = images.long().clone()
+    channels, height, width = network.spec.shape
+    for row in range(first_row, height):
+        for column in range(width):
+            for channel in range(channels):
+                logits = network(images, labels)[:, :, channel, row, column]
+                images[:, channel, row, column] = draw(logits, temperature, generator)
+    return images
+
+
+def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """One intensity for each image, (N,), from logits (N, levels)."""
+    return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
 
 
 def check_temperature(temperature: float) -> None:
