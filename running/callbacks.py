@@ -39,6 +39,8 @@ class Record(Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
         place = trainer.train_dataloader.state_dict()
+        if place["batches_done"] >= trainer.num_training_batches:  # the end of an epoch that a limit cut short
+            place = {"batches_done": 0}
         checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds, loader_place=place)
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -47,6 +49,17 @@ class Record(Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.loader_place is not None:
             trainer.train_dataloader.load_state_dict(self.loader_place)
+
+
+class ValidateLastStep(Callback):
+    """Ends training by `should_stop` at `max_steps`, so that Lightning validates, and saves, after the last step too.
+
+    Without it a run that ends between two validations loses the steps since the former.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True
 
 
 class ProgressLines(Callback):
@@ -65,7 +78,7 @@ class ProgressLines(Callback):
         if now - self.last < self.SECONDS:
             return
         self.last = now
-        left = (now - self.started) / (trainer.global_step - self.first_step) * (total - trainer.global_step)
+        left = (now - self.started) / max(1, trainer.global_step - self.first_step) * (total - trainer.global_step)
         log.info("step %d of %.0f, loss %.4f, %.0f min left", trainer.global_step, total, outputs["loss"], left / 60)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

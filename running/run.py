@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -25,7 +26,7 @@ from datamodules.spec import spec_from_dict, spec_to_dict
 from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
-from running.callbacks import ProgressLines, Record
+from running.callbacks import ProgressLines, Record, ValidateLastStep
 from running.check import find_checkpoint
 from running.curves import CurvesLogger
 from running.load import read_checkpoint
@@ -84,6 +85,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     L.seed_everything(config.seed, verbose=False)
     precision, why = resolve_precision(str(config.trainer.precision), str(config.trainer.accelerator))
     config.trainer.precision = precision
+    check_devices(config.trainer)
 
     datamodule = build("data", config.data)
     datamodule.prepare_data()
@@ -134,6 +136,14 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
 
 
+def check_devices(trainer: DictConfig) -> None:
+    """Raises UsageError when more processes are asked of a CPU than it has cores: each would be a process."""
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    cores = os.cpu_count() or 1
+    if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
+        raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
+
+
 def check_resumable(config: DictConfig, before: DictConfig) -> None:
     """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with."""
     keys = ["choices.optimizer", "choices.scheduler"]
@@ -181,6 +191,7 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
     chosen = [
         record,
+        ValidateLastStep(),
         LearningRateMonitor("step"),
         ModelCheckpoint(**common, filename="best", monitor=config.task.monitor, save_on_train_epoch_end=False),
         RichProgressBar() if interactive() else ProgressLines(),

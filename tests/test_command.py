@@ -58,6 +58,7 @@ def test_a_mistake_is_one_sentence_in_three_seconds(words, message, tmp_path):
         (["data=cifar10", "paths.data=nowhere"], "data=digits"),
         (["model.first_kernel=4"], "model.first_kernel is 4"),
         (["trainer.precision=17"], "These trainer settings cannot work: Precision '17' is invalid"),
+        (["trainer.devices=999"], "trainer.devices is 999"),
         (["optimizer.lr=-1"], "Invalid learning rate: -1"),
         (["task.module.temperature=0"], "it must be above 0"),
         (["ckpt_path=damaged.ckpt"], "'damaged.ckpt' cannot be read as a checkpoint"),

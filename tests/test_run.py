@@ -171,7 +171,9 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_rest_of_it(tmp_path):
     assert whole["global_step"] == halves["global_step"] == 41
     for name, weights in whole["state_dict"].items():
         assert torch.equal(weights, halves["state_dict"][name]), name
-    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "halves")
+    curves = [[(row["step"], row["train/loss"], row["val/loss"]) for row in rows_of(tmp_path / name) if row["val/loss"]]
+              for name in ("whole", "halves")]  # fmt: skip
+    assert curves[0] == curves[1] and len(curves[0]) == 4
 
 
 def test_the_html_report_needs_no_other_file(quick_run):
@@ -186,3 +188,17 @@ def test_the_html_report_needs_no_other_file(quick_run):
 def test_a_run_cannot_go_on_with_another_schedule(word, quick_run, tmp_path):
     with pytest.raises(UsageError, match="cannot go on with"):
         run_here(["stages=[fit]", f"ckpt_path={quick_run}", word], tmp_path)
+
+
+def test_the_last_step_is_validated_and_kept(tmp_path):
+    words = ["stages=[fit]", "model=pixelcnn", *SMALL, "trainer.max_steps=13", "trainer.val_check_interval=10"]
+    run_here(words, tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoints/last.ckpt")["global_step"] == 13
+    assert [row["step"] for row in rows_of(tmp_path) if row["val/bits_per_dim"]] == ["10", "13"]
+
+
+def test_a_run_whose_epochs_are_cut_short_goes_on_with_whole_ones(tmp_path):
+    words = ["stages=[fit]", "model=pixelcnn", *SMALL, "scheduler=constant", "trainer.limit_train_batches=5"]
+    run_here([*words, "trainer.max_epochs=1"], tmp_path)
+    run_here(["stages=[fit]", f"ckpt_path={tmp_path}", "trainer.max_epochs=3"], tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 15
