@@ -42,7 +42,7 @@ class BatchLoader:
             training only: it needs the seed.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
-    with the batches it has not seen (Lightning saves and restores it).
+    with the batches it has not seen (`running.callbacks.Record` saves and restores it).
     """
 
     batch_sampler = None  # Lightning asks every loader that has a `sampler` for one

@@ -24,7 +24,8 @@ KINDS = {
     float: ((int, float), "a number"),
     str: ((str, int, float), "a word"),
 }
-ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.overfit_batches")  # Lightning takes several kinds
+ANY_KIND = ("trainer.devices", "trainer.deterministic")  # Lightning takes several kinds
+NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
 
 
 def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
@@ -54,7 +55,7 @@ def compose_config(words: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return compose("config", list(words), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise UsageError(sentence(error, sorted(keys_of(compose("config"))))) from error
 
 
@@ -75,11 +76,18 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
     for override in overrides:
         key = override.key_or_group
         usual, given = OmegaConf.select(default, key), OmegaConf.select(config, key)
-        if key in ANY_KIND or given is None or type(usual) not in KINDS:
+        if (
+            key.startswith("hydra.")
+            or key in ANY_KIND
+            or type(usual) not in KINDS
+            or (given is None and key in NULLABLE)
+        ):
             continue
         kinds, name = KINDS[type(usual)]
         if not isinstance(given, kinds) or (isinstance(given, bool) and type(usual) is not bool):
-            raise UsageError(f"{key} is {given!r}, but it must be {name}, such as {usual}.")
+            raise UsageError(
+                f"{key} is {'null' if given is None else repr(given)}, but it must be {name}, such as {usual}."
+            )
 
 
 def check_config(config: DictConfig, model: str, task: str) -> None:
@@ -96,8 +104,11 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
     for stage in stages:
         if stage not in known:
             raise UsageError(f"There is no stage '{stage}' in task={task}: choose from {', '.join(known)}.")
-    if "fit" not in stages and config.ckpt_path is None:
+    if stages[0] != "fit" and config.ckpt_path is None:
         raise UsageError(f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, or put fit first.")
+    for key in ("max_epochs", "limit_train_batches"):
+        if config.trainer[key] <= 0:
+            raise UsageError(f"trainer.{key} is {config.trainer[key]}, but it must be above 0.")
     if config.ckpt_path is not None:
         find_checkpoint(config.ckpt_path, to_resume="fit" in stages)
 
@@ -108,7 +119,7 @@ def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
     Raises:
         UsageError: there is none.
     """
-    path = Path(path)
+    path = Path(str(path))
     if path.is_dir():
         path = path / "checkpoints" / ("last.ckpt" if to_resume else "best.ckpt")
     if not path.is_file():
@@ -119,8 +130,8 @@ def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
 def check_command(argv: Sequence[str]) -> list[str]:
     """Checks the command's words; returns the words to add to them.
 
-    A sweep is checked job by job before its first one runs. With `ckpt_path=` the added words choose the
-    checkpoint's own task, model and data, and to go on training, its own run folder.
+    A sweep's words are checked job by job before its first one runs (a sweep file's own are not). With `ckpt_path=`
+    the added words choose the checkpoint's own task, model and data, and to go on training, its own run folder.
 
     Raises:
         UsageError: a mistake found without running anything.
@@ -132,15 +143,16 @@ def check_command(argv: Sequence[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides(args.overrides)
     except HydraException as error:
         raise UsageError(sentence(error)) from error
-    swept = any(override.is_sweep_override() for override in overrides)
-    if swept and not args.multirun:
-        word = next(override.input_line for override in overrides if override.is_sweep_override())
-        raise UsageError(f"'{word}' names several values: add -m to run them all, or quote the value.")
+    multirun = args.multirun or any(override.key_or_group == "sweep" for override in overrides)
+    for override in overrides:
+        if override.is_sweep_override() and (not multirun or override.key_or_group == "ckpt_path"):
+            advice = "give one checkpoint" if multirun else "add -m to run them all, or quote the value"
+            raise UsageError(f"'{override.input_line}' names several values: {advice}.")
     added: list[str] = []
     for words in BasicSweeper.split_arguments(overrides, None)[0]:
         config = compose_config(words)
         if config.ckpt_path is not None and not added:
-            added = words_of_checkpoint(config, args.overrides, args.multirun)
+            added = words_of_checkpoint(config, args.overrides, multirun)
             config = compose_config([*added, *words])
         check_kinds(config, words)
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
@@ -158,5 +170,6 @@ def words_of_checkpoint(config: DictConfig, words: Sequence[str], multirun: bool
     added = [f"{group}={choices[group]}" for group in ("task", "model", "data") if group not in named]
     run_folder = path.resolve().parent.parent
     if to_resume and not multirun and (run_folder / "config.yaml").exists() and "hydra.run.dir" not in named:
-        added += [f"hydra.run.dir='{run_folder}'", "hydra.output_subdir=null"]
+        quoted = str(run_folder).replace("'", "\\'")
+        added += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
     return added

@@ -36,7 +36,8 @@ def final_config(composed: DictConfig, hydra_config: DictConfig) -> DictConfig:
                     f"on it: leave the word out, or train from the start."
                 )
         elif key in CHOSEN:
-            config[key], config.choices[key] = composed[key], choices[key]
+            if choices[key] != config.choices[key]:  # the same choice keeps the checkpoint's own settings of it
+                config[key], config.choices[key] = composed[key], choices[key]
         elif override.is_delete():
             OmegaConf.update(config, key, None)
         else:

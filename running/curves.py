@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ class CurvesLogger(Logger):
         resumed_at: keep the earlier curves up to this step; None: begin anew.
     """
 
+    SECONDS = 10  # between two writes of the whole file
+
     def __init__(self, folder: Path, resumed_at: int | None = None):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}
-        self.changed = False
+        self.written_at = 0.0
+        self.urgent = False
         if resumed_at is not None and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = {int(row["step"]): row for row in csv.DictReader(file)}
@@ -49,11 +53,12 @@ class CurvesLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
         self.rows.setdefault(step, {"step": step}).update(metrics)
-        self.changed = True
+        # A checkpoint is written after a validation: the curves up to it must be there to go on with.
+        self.urgent |= any(name.startswith("val/") for name in metrics)
 
     @rank_zero_only
     def save(self) -> None:
-        if not self.changed:
+        if not self.rows or (not self.urgent and time.monotonic() - self.written_at < self.SECONDS):
             return
         columns = dict.fromkeys(["step", "epoch", *(name for row in self.rows.values() for name in row)])
         text = io.StringIO()
@@ -61,8 +66,9 @@ class CurvesLogger(Logger):
         writer.writeheader()
         writer.writerows(self.rows[step] for step in sorted(self.rows))
         write_text(self.path, text.getvalue())
-        self.changed = False
+        self.urgent, self.written_at = False, time.monotonic()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        self.urgent = True
         self.save()

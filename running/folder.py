@@ -57,7 +57,11 @@ def machine() -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """config.yaml: a resolved configuration with where it ran."""
+    """config.yaml: a resolved configuration with where it ran; of a run that goes on, its first command stays."""
+    path, record = folder / "config.yaml", provenance()
+    if path.exists():
+        record = {**OmegaConf.load(path).provenance, "went on with": record["command"]}
+    config = {**config, "provenance": record}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)), sort_keys=False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -116,6 +117,8 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     resumes = checkpoint is not None and "fit" in config.stages
     if resumes:
         check_resumable(config, OmegaConf.create(checkpoint["config"]))
+    else:
+        check_new_folder(folder, config.stages)
     record = Record(
         OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
     )
@@ -129,9 +132,9 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         enable_progress_bar=interactive(),
         default_root_dir=folder,
     )
-    resolved = {**OmegaConf.to_container(config, resolve=True), "provenance": files.provenance()}
+    check_validation_interval(config.trainer.val_check_interval, len(datamodule.train_dataloader()))
     if trainer.is_global_zero:
-        files.write_config(folder, resolved)
+        files.write_config(folder, OmegaConf.to_container(config, resolve=True))
     figures = figures_of(checkpoint) if checkpoint else {}
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
 
@@ -144,11 +147,22 @@ def check_devices(trainer: DictConfig) -> None:
         raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
 
 
+SPANNED = ["trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "data.batch_size"]
+
+
+def check_validation_interval(interval: float, batches: int) -> None:
+    """Raises UsageError when an epoch ends before its first validation."""
+    if isinstance(interval, int) and interval > batches:
+        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {batches}: choose fewer.")
+
+
 def check_resumable(config: DictConfig, before: DictConfig) -> None:
-    """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with."""
-    keys = ["choices.optimizer", "choices.scheduler"]
-    if before.choices.scheduler != "constant":  # it spans the whole training
-        keys += ["trainer.max_epochs", "trainer.max_steps"]
+    """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with.
+
+    The optimizer's state holds its settings, and a schedule but the constant one spans the whole training.
+    """
+    keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
+    keys += ["choices.optimizer", "choices.scheduler", *(SPANNED if before.choices.scheduler != "constant" else [])]
     for key in keys:
         old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
         if old != new:
@@ -157,6 +171,12 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
                 f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
                 "from the start; leave the word out, or train anew."
             )
+
+
+def check_new_folder(folder: Path, stages: list[str]) -> None:
+    """Raises UsageError when a new training would mix its files with an earlier run's."""
+    if "fit" in stages and (folder / "checkpoints").exists():
+        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
 
 
 def figures_of(checkpoint: dict[str, Any]) -> dict[str, float]:
@@ -208,7 +228,15 @@ def fit(run: Run) -> None:
     run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
     run.metrics |= {"seconds/fit": round(run.record.seconds, 2), "steps": run.trainer.global_step}
     run.metrics |= {"epochs": run.trainer.current_epoch}
-    if run.best_path.exists():
+    found = run.trainer.callback_metrics.get(run.config.task.monitor)
+    if found is not None and not math.isfinite(found):
+        raise UsageError(
+            f"Training diverged: {run.config.task.monitor} is {found.item()} after {run.trainer.global_step} steps; "
+            "try a smaller optimizer.lr. The best checkpoint so far is kept."
+        )
+    if not run.best_path.exists():  # nothing was validated
+        run.trainer.save_checkpoint(run.best_path.with_name("last.ckpt"))
+    else:
         best = read_checkpoint(run.best_path)
         run.module.load_state_dict(best["state_dict"])
         run.metrics |= figures_of(best)

@@ -49,5 +49,5 @@ def fixed_seed():
 def quick_run(tmp_path_factory) -> Path:
     """The folder of one short run of the default task, all its stages."""
     folder = tmp_path_factory.mktemp("run")
-    run_here([*QUICK, "model.hidden=8", "model.layers=1"], folder)
+    run_here([*QUICK, "model.hidden=8", "model.layers=1", "trainer.precision=32-true"], folder)
     return folder

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
+from running.check import check_command
 from running.load import load_run, read_checkpoint
 from running.precision import resolve_precision
 from tests.conftest import QUICK, REPOSITORY, run_here
@@ -108,7 +109,7 @@ def test_a_cut_checkpoint_is_named(quick_run, tmp_path):
 
 
 def test_the_same_command_gives_the_same_figures(quick_run, tmp_path):
-    run_here([*QUICK, *SMALL], tmp_path)
+    run_here([*QUICK, *SMALL, "trainer.precision=32-true"], tmp_path)
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (quick_run, tmp_path))
     assert first["test/bits_per_dim"] == second["test/bits_per_dim"]
 
@@ -184,7 +185,9 @@ def test_the_html_report_needs_no_other_file(quick_run):
     assert f"{metrics['test/bits_per_dim']:.4f}" in page and "independent pixels" in page
 
 
-@pytest.mark.parametrize("word", ["trainer.max_epochs=9", "scheduler=constant", "optimizer=adam"])
+@pytest.mark.parametrize(
+    "word", ["trainer.max_epochs=9", "scheduler=constant", "optimizer=adam", "optimizer.lr=0.1", "data.batch_size=7"]
+)
 def test_a_run_cannot_go_on_with_another_schedule(word, quick_run, tmp_path):
     with pytest.raises(UsageError, match="cannot go on with"):
         run_here(["stages=[fit]", f"ckpt_path={quick_run}", word], tmp_path)
@@ -194,7 +197,7 @@ def test_the_last_step_is_validated_and_kept(tmp_path):
     words = ["stages=[fit]", "model=pixelcnn", *SMALL, "trainer.max_steps=13", "trainer.val_check_interval=10"]
     run_here(words, tmp_path)
     assert read_checkpoint(tmp_path / "checkpoints/last.ckpt")["global_step"] == 13
-    assert [row["step"] for row in rows_of(tmp_path) if row["val/bits_per_dim"]] == ["10", "13"]
+    assert [row["step"] for row in rows_of(tmp_path) if row["val/bits_per_dim"]] == ["9", "12"]
 
 
 def test_a_run_whose_epochs_are_cut_short_goes_on_with_whole_ones(tmp_path):
@@ -202,3 +205,60 @@ def test_a_run_whose_epochs_are_cut_short_goes_on_with_whole_ones(tmp_path):
     run_here([*words, "trainer.max_epochs=1"], tmp_path)
     run_here(["stages=[fit]", f"ckpt_path={tmp_path}", "trainer.max_epochs=3"], tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 15
+
+
+def test_the_best_checkpoint_is_tested_not_the_last(tmp_path):
+    """A learning rate so high that a later validation is worse than an earlier one."""
+    words = ["stages=[fit,test]", "model=pixelcnn", *SMALL, "scheduler=constant", "optimizer.lr=0.1", "seed=1"]
+    run_here([*words, "trainer.max_epochs=5", "model.dropout=0.0"], tmp_path)
+    validated = [float(row["val/bits_per_dim"]) for row in rows_of(tmp_path) if row["val/bits_per_dim"]]
+    assert min(validated) < validated[-1], "the last validation must not be the best, or this test shows nothing"
+    best, last = (read_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("best", "last"))
+    assert best["global_step"] < last["global_step"]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["val/bits_per_dim"] == pytest.approx(min(validated))
+    run_here(["stages=[test]", f"ckpt_path={tmp_path / 'checkpoints/best.ckpt'}"], tmp_path / "again")
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert metrics["test/bits_per_dim"] == again["test/bits_per_dim"]
+
+
+def test_the_learning_rate_is_one_cycle_over_the_steps(tmp_path):
+    words = ["stages=[fit]", "model=pixelcnn", *SMALL, "trainer.max_steps=20", "trainer.log_every_n_steps=1"]
+    run_here(words, tmp_path)
+    found = [float(row["lr-RMSprop"]) for row in rows_of(tmp_path) if row["lr-RMSprop"]]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    wanted = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=20, cycle_momentum=False)
+    for number, value in enumerate(found):
+        assert value == pytest.approx(optimizer.param_groups[0]["lr"])
+        if number < 19:
+            optimizer.step()
+            wanted.step()
+    assert len(found) == 20
+
+
+def test_a_diverged_run_says_so(tmp_path):
+    with pytest.raises(UsageError, match="Training diverged"):
+        run_here(["model=pixelcnn", *QUICK, *SMALL, "optimizer.lr=1e30", "trainer.limit_train_batches=9"], tmp_path)
+
+
+def test_a_new_run_is_not_mixed_with_an_old_one(quick_run):
+    with pytest.raises(UsageError, match="holds a run"):
+        run_here([*QUICK, *SMALL], quick_run)
+
+
+def test_the_checkpoints_data_settings_hold(tmp_path):
+    run_here([*QUICK, *SMALL, "stages=[fit]", "data.batch_size=32", "data.eval_batch_size=50"], tmp_path / "run")
+    words = ["stages=[test]", f"ckpt_path={tmp_path / 'run'}"]
+    run_here([*check_command(words), *words], tmp_path / "again")
+    config = OmegaConf.load(tmp_path / "again/config.yaml")
+    assert (config.data.batch_size, config.data.eval_batch_size) == (32, 50)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_test(tmp_path):
+    words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "hydra.run.dir=run", *QUICK, *SMALL]
+    command = [sys.executable, str(REPOSITORY / "train.py"), "model=pixelcnn", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert "test/bits_per_dim" in json.loads((tmp_path / "run/metrics.json").read_text())

@@ -73,12 +73,11 @@ class PixelRNN(L.LightningModule):
         self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
         self.samples, self.completions, self.draws, self.snapshots = samples, completions, draws, snapshots
         self.temperature, self.label, self.seed = temperature, label, seed
-        # Double sums: float32 would round the sum over 10,000 images. Kept in checkpoints, so that a run resumed
-        # in the middle of an epoch still averages all of it.
-        self.nats = nn.ModuleDict({f"{split}_mean": MeanMetric() for split in ("train", "val", "test")})
-        for metric in self.nats.values():
-            metric.set_dtype(torch.float64)
-            metric.persistent(True)
+        # NaN must show, not be left out. Double where the device has it: float32 rounds a sum over 10,000 images.
+        means = {f"{split}_mean": MeanMetric(nan_strategy="disable") for split in ("train", "val", "test")}
+        self.nats = nn.ModuleDict(means)
+        for metric in means.values():
+            metric.set_dtype(torch.float32 if torch.backends.mps.is_available() else torch.float64)
         self.tested: list[dict[str, np.ndarray]] = []
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -116,13 +115,15 @@ class PixelRNN(L.LightningModule):
         folder, step = Path(self.trainer.default_root_dir) / "snapshots", self.trainer.global_step
         if not self.snapshots or not self.trainer.is_global_zero or step < 2 * max(snapshots_in(folder), default=0.5):
             return
+        if not self.trainer.callback_metrics["val/loss"].isfinite():
+            return
         folder.mkdir(exist_ok=True)
         drawn = self._draw(self.snapshots)
         np.save(folder / f"step_{step:07d}.npy", drawn)
         self._show_on_board(self.trainer, drawn, step)
 
     def test_step(self, batch: Batch, number: int) -> None:
-        nats = self._nats(batch, "test").double().cpu()
+        nats = self._nats(batch, "test").cpu().double()
         per_image, per_pixel = nats.flatten(1).sum(1), nats.sum((0, 1))
         self.tested.append({"label": batch[1].cpu().numpy(), "nats": per_image.numpy(), "sum": per_pixel.numpy()})
 

@@ -26,7 +26,9 @@ def main() -> None:
             network, _, config = load_run(run)
             datamodule = instantiate(config.data)
             datamodule.prepare_data()
-            fields[config.choices.model] = receptive_field_of(network, datamodule)
+            model = config.choices.model
+            name = f"{model}, {Path(run).name}" if model in fields else model
+            fields[name] = receptive_field_of(network, datamodule)
             row, column = centre(network)
     except UsageError as error:
         sys.exit(str(error))

@@ -45,7 +45,8 @@ def report_sections(network: AutoregressiveNetwork, run: Any) -> list[Section]:
     row, column = centre(network)
     field = receptive_field_of(network, run.datamodule)
     save_receptive_fields(figures / "receptive_field.png", {run.config.choices.model: field}, row, column)
-    seen, before = int((field > 0).sum()), row * network.spec.width + column
+    before = row * network.spec.width + column
+    seen = int((field.flat[:before] > 0).sum())
     text = (
         f"How strongly the pixel in the red square depends on every other one, from gradients of the trained network "
         f"over {FIELD_IMAGES} test images; white is not seen at all. It sees {seen} of the {before} pixels before it"
@@ -57,14 +58,17 @@ def report_sections(network: AutoregressiveNetwork, run: Any) -> list[Section]:
 def likelihood_table(network: AutoregressiveNetwork, run: Any) -> str:
     """Markdown: ours on each split, the two bounds that need no network, and what others published."""
     spec, metrics = network.spec, run.metrics
-    train, test = (np.asarray(run.datamodule.splits[split].images) for split in ("train", "test"))
+    train, test = training_images(run.datamodule), np.asarray(run.datamodule.splits["test"].images)
     to_nats = spec.dims * math.log(2)
     independent = independent_pixels_bits(train, test, spec.levels)
     rows = [("uniform guess", math.log2(spec.levels), ""), ("independent pixels, test", independent, "")]
     for split in ("train", "val", "test"):
         if f"{split}/bits_per_dim" in metrics:
             rows.append((f"**{run.config.choices.model}, {split}**", metrics[f"{split}/bits_per_dim"], "this run"))
+    here = (run.config.choices.data, spec.levels)
     for entry in run.config.published:
+        if (entry.data, entry.levels) != here:
+            continue
         in_bits = entry.metric.endswith("bits_per_dim")
         for name, value in entry.figures.items():
             rows.append((f"{name}, {entry.split}", value if in_bits else value / to_nats, entry.source))
@@ -78,11 +82,16 @@ def snapshots_in(folder: Path) -> dict[int, Path]:
     return {int(path.stem.removeprefix("step_")): path for path in sorted(folder.glob("step_*.npy"))}
 
 
+def training_images(datamodule: Any) -> np.ndarray:
+    """The training images as the network sees them: augmented, or drawn anew, once from a fixed seed."""
+    return datamodule.augment(np.asarray(datamodule.splits["train"].images), np.random.default_rng(0))
+
+
 def nearest_section(network: AutoregressiveNetwork, run: Any, count: int = 16) -> Section:
     """A few samples, each with the training image nearest to it: is the network repeating what it saw?"""
     drawn = np.load(run.folder / "samples.npy")
     drawn = drawn[:: max(1, len(drawn) // count)][:count]
-    train = np.asarray(run.datamodule.splits["train"].images)
+    train = training_images(run.datamodule)
     grids = {"samples": drawn, "nearest training images": train[nearest(drawn, train)]}
     save_grids(run.folder / "figures" / "nearest.png", grids, network.spec.levels)
     text = "By Euclidean distance over all sub-pixels: copies would look the same on both sides."

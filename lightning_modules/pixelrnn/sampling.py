@@ -93,7 +93,12 @@ def complete_by_full_passes(
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
     """One intensity for each image, (N,), from logits (N, levels)."""
-    return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
+    probabilities = (logits / temperature).softmax(1)
+    if not probabilities.isfinite().all():
+        raise UsageError(
+            f"Nothing can be drawn at temperature {temperature}: the network's logits are not finite there."
+        )
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
 def check_temperature(temperature: float) -> None:

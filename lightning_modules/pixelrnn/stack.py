@@ -56,6 +56,8 @@ class AutoregressiveNetwork(nn.Module):
         spec = require_images(spec, type(self).__name__)
         check_sizes(spec, hidden=hidden, layers=layers, output_maps=output_maps, dropout=dropout)
         check_odd(first_kernel=first_kernel)
+        if conditional and not layers:
+            raise UsageError("model.conditional=true needs layers to be conditional in: model.layers is 0.")
         if conditional and not spec.classes:
             raise UsageError("model.conditional=true needs labels, and this data has none: choose data with classes.")
         channels, output_maps = spec.channels, output_maps or 2 * hidden
