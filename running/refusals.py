@@ -1,0 +1,51 @@
+"""What cannot work, found once data and network are known; each is a UsageError of one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.errors import UsageError
+
+# What a schedule over the whole training depends on.
+SPANNED = ["trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "data.batch_size"]
+
+
+def check_devices(trainer: DictConfig) -> None:
+    """Raises UsageError when more processes are asked of a CPU than it has cores: each would be a process."""
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    cores = os.cpu_count() or 1
+    if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
+        raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
+
+
+def check_validation_interval(interval: float, batches: int) -> None:
+    """Raises UsageError when an epoch ends before its first validation."""
+    if isinstance(interval, int) and interval > batches:
+        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {batches}: choose fewer.")
+
+
+def check_resumable(config: DictConfig, before: DictConfig) -> None:
+    """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with.
+
+    The optimizer's state holds its settings, and a schedule but the constant one spans the whole training.
+    """
+    keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
+    keys += ["choices.optimizer", "choices.scheduler", *(SPANNED if before.choices.scheduler != "constant" else [])]
+    for key in keys:
+        old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
+        if old != new:
+            name = key.removeprefix("choices.")
+            raise UsageError(
+                f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
+                "from the start; leave the word out, or train anew."
+            )
+
+
+def check_new_folder(folder: Path, stages: list[str]) -> None:
+    """Raises UsageError when a new training would mix its files with an earlier run's."""
+    if "fit" in stages and (folder / "checkpoints").exists():
+        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
