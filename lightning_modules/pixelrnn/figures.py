@@ -45,9 +45,13 @@ def save_snapshots(path: Path, snapshots: Mapping[int, np.ndarray], levels: int)
 
 
 def save_pixel_bits(path: Path, bits: np.ndarray) -> None:
-    """Mean bits spent on each pixel, all its colours together: (H, W)."""
+    """Mean bits spent on each pixel, all its colours together: (H, W).
+
+    The scale ends at the 98th percentile: the first pixels, which nothing is known about, would darken all others.
+    """
     figure, axis = plt.subplots(figsize=(4.6, 4))
-    figure.colorbar(axis.imshow(bits, cmap="magma"), label="bits per pixel")
+    drawn = axis.imshow(bits, cmap="magma", vmax=np.quantile(bits, 0.98))
+    figure.colorbar(drawn, label="bits per pixel", extend="max")
     axis.set_xticks([])
     axis.set_yticks([])
     save(figure, path)
