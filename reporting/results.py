@@ -1,0 +1,77 @@
+"""RESULTS.md, made from the runs kept under results/.
+
+`python -m reporting.results` writes it anew; `python -m reporting.results RUN NAME [FIGURE …]` keeps a run first, as
+results/NAME: its config.yaml without the paths of the machine it ran on, its metrics.json, and figures by name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from reporting.report import write_text
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+INTRODUCTION = """# Results
+
+Every row is a run of this project, kept under `results/` with its configuration and figures; this page is made from
+them by `python -m reporting.results`. Test data was looked at once, at the end, with the weights that were best on
+validation data. Minutes are of training alone, wall clock.
+"""
+COLUMNS = ("run", "parameters", "steps", "minutes", "train", "val", "test bits/dim", "test nats/image")
+
+
+def keep(run: Path, kept: Path, figures: list[str]) -> None:
+    """Copies what a run left into results/; figures are names of files in its figures/ folder."""
+    config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
+        config[part] = {key: value for key, value in config[part].items() if key not in keys}
+    words = config["provenance"]["command"].split()
+    config["provenance"]["command"] = " ".join(word for word in words if not word.startswith("hydra.run.dir="))
+    kept.mkdir(parents=True, exist_ok=True)
+    write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    for file in [run / "metrics.json", *(run / "figures" / name for name in figures)]:
+        shutil.copyfile(file, kept / file.name)
+
+
+def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
+    """(name, configuration, metrics) of each kept run, by name."""
+    found = []
+    for metrics in sorted(results.rglob("metrics.json")):
+        config = OmegaConf.to_container(OmegaConf.load(metrics.with_name("config.yaml")))
+        name = metrics.parent.relative_to(results).as_posix()
+        found.append((name, config, json.loads(metrics.read_text(encoding="utf-8"))))
+    return found
+
+
+def results_page(results: Path) -> str:
+    """RESULTS.md's text: a table for each data set, then where each run came from."""
+    runs = kept_runs(results)
+    lines = [INTRODUCTION]
+    for data in sorted({config["choices"]["data"] for _, config, _ in runs}):
+        lines += [f"## {data}", "", f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
+        lines += [row(name, metrics) for name, config, metrics in runs if config["choices"]["data"] == data]
+        lines.append("")
+    lines += ["## Commands, machines, commits", ""]
+    for name, config, _ in runs:
+        record = config["provenance"]
+        lines.append(f"- **{name}**: `{record['command']}`; {record['machine']}; commit {record['commit']}")
+    return "\n".join(lines) + "\n"
+
+
+def row(name: str, metrics: dict[str, float]) -> str:
+    bits = [f"{metrics[f'{split}/bits_per_dim']:.4f}" for split in ("train", "val", "test")]
+    minutes = metrics["seconds/fit"] / 60
+    cells = [name, f"{metrics['parameters']:,}", f"{metrics['steps']:,}", f"{minutes:.1f}", *bits]
+    return f"| {' | '.join(cells)} | {metrics['test/nats_per_image']:.2f} |"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        keep(Path(sys.argv[1]), REPOSITORY / "results" / sys.argv[2], sys.argv[3:])
+    print(write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results")))
