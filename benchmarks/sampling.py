@@ -1,6 +1,6 @@
 """How fast images are drawn: the incremental sampler against one pass of the full network for every sub-pixel.
 
-`python -m benchmarks.sampling [--hidden 32 --layers 2 --images 16]`; about a minute on one CPU core. Both are timed
+`python -m benchmarks.sampling [--hidden 32 --layers 2 --images 16]`; half a minute on one CPU core. Both are timed
 side by side in this process, three times; the full pass is timed alone and multiplied by the 3,072 sub-pixels.
 """
 
