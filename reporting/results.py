@@ -21,7 +21,7 @@ INTRODUCTION = """# Results
 
 Every row is a run of this project, kept under `results/` with its configuration and figures; this page is made from
 them by `python -m reporting.results`. Test data was looked at once, at the end, with the weights that were best on
-validation data. Minutes are of training alone, wall clock.
+validation data. Minutes are of training alone, wall clock, on a machine that often did other work beside it.
 """
 COLUMNS = ("run", "parameters", "steps", "minutes", "train", "val", "test bits/dim", "test nats/image")
 
