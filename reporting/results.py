@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ Every row is a run of this project, kept under `results/` with its configuration
 them by `python -m reporting.results`. Test data was looked at once, at the end, with the weights that were best on
 validation data. Minutes are of training alone, wall clock, on a machine that often did other work beside it.
 """
-COLUMNS = ("run", "parameters", "steps", "minutes", "train", "val", "test bits/dim", "test nats/image")
 
 
 def keep(run: Path, kept: Path, figures: list[str]) -> None:
@@ -31,8 +31,8 @@ def keep(run: Path, kept: Path, figures: list[str]) -> None:
     config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
         config[part] = {key: value for key, value in config[part].items() if key not in keys}
-    words = config["provenance"]["command"].split()
-    config["provenance"]["command"] = " ".join(word for word in words if not word.startswith("hydra.run.dir="))
+    command = config["provenance"]["command"].split()
+    config["provenance"]["command"] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
     kept.mkdir(parents=True, exist_ok=True)
     write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     for file in [run / "metrics.json", *(run / "figures" / name for name in figures)]:
@@ -50,13 +50,17 @@ def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]
 
 
 def results_page(results: Path) -> str:
-    """RESULTS.md's text: a table for each data set, then where each run came from."""
+    """RESULTS.md's text: a table for each task and data set, then where each run came from."""
     runs = kept_runs(results)
     lines = [INTRODUCTION]
-    for data in sorted({config["choices"]["data"] for _, config, _ in runs}):
-        lines += [f"## {data}", "", f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
-        lines += [row(name, metrics) for name, config, metrics in runs if config["choices"]["data"] == data]
-        lines.append("")
+    for task, data in sorted({(config["choices"]["task"], config["choices"]["data"]) for _, config, _ in runs}):
+        shown = OmegaConf.load(REPOSITORY / "conf" / "task" / f"{task}.yaml").task.shown
+        columns = ["run", "parameters", "steps", "minutes", "train", "val", *(f"test {words(name)}" for name in shown)]
+        lines += [f"## {task}: {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+        for name, config, metrics in runs:
+            if (config["choices"]["task"], config["choices"]["data"]) == (task, data):
+                lines.append(row(name, metrics, shown))
+        lines += ["", f"The columns train and val are {words(shown[0])}.", ""]
     lines += ["## Commands, machines, commits", ""]
     for name, config, _ in runs:
         record = config["provenance"]
@@ -64,11 +68,17 @@ def results_page(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def row(name: str, metrics: dict[str, float]) -> str:
-    bits = [f"{metrics[f'{split}/bits_per_dim']:.4f}" for split in ("train", "val", "test")]
+def words(metric: str) -> str:
+    """A metric's name as a table prints it."""
+    return metric.replace("bits_per_dim", "bits/dim").replace("_per_", "/").replace("_", " ")
+
+
+def row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
     minutes = metrics["seconds/fit"] / 60
-    cells = [name, f"{metrics['parameters']:,}", f"{metrics['steps']:,}", f"{minutes:.1f}", *bits]
-    return f"| {' | '.join(cells)} | {metrics['test/nats_per_image']:.2f} |"
+    keys = [f"train/{shown[0]}", f"val/{shown[0]}", *(f"test/{metric}" for metric in shown)]
+    figures = [f"{metrics[key]:.4f}" if key in metrics else "" for key in keys]
+    cells = [name, f"{metrics['parameters']:,}", f"{metrics['steps']:,}", f"{minutes:.1f}", *figures]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -169,15 +169,16 @@ def attempt(group: str, make: Callable[[], Any]) -> Any:
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:
     """Best and last checkpoint, early stopping, learning-rate curve, and a bar or lines of progress."""
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
+    watched = {"monitor": config.task.monitor, "mode": config.task.mode}
     chosen = [
         record,
         ValidateLastStep(),
         LearningRateMonitor("step"),
-        ModelCheckpoint(**common, filename="best", monitor=config.task.monitor, save_on_train_epoch_end=False),
+        ModelCheckpoint(**common, filename="best", **watched, save_on_train_epoch_end=False),
         RichProgressBar() if interactive() else ProgressLines(),
     ]
     if config.patience is not None:
-        chosen.append(EarlyStopping(config.task.monitor, patience=config.patience, check_on_train_epoch_end=False))
+        chosen.append(EarlyStopping(**watched, patience=config.patience, check_on_train_epoch_end=False))
     # Last, so that it also holds what the other callbacks did at this validation.
     chosen.append(ModelCheckpoint(**common, filename="last", monitor=None, save_on_train_epoch_end=False))
     return chosen

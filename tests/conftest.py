@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
+from torch import Tensor
 
+from datamodules.spec import ImageSpec, Spec
 from running.check import CONF, check_config, compose_config
 from running.configured import final_config
 from running.run import execute
@@ -18,6 +22,25 @@ TASKS = {path.stem: OmegaConf.load(path).task for path in sorted((CONF / "task")
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PAIRS = [(task, model) for task, node in TASKS.items() for model in node.models]
 
+
+@dataclass(frozen=True)
+class Smallest:
+    """What the tests of every configuration need of a task: its smallest run, and what its networks map to what."""
+
+    words: list[str]
+    spec: Spec
+    inputs: Callable[[Spec], Tensor]
+    output: Callable[[Spec, int], tuple[int, ...]]  # of a batch of so many
+
+
+SMALLEST = {
+    "pixelrnn": Smallest(
+        ["task.module.samples=4", "task.module.completions=2", "model.hidden=6", "model.layers=1"],
+        ImageSpec(3, 5, 4, 7),
+        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
+        lambda spec, batch: (batch, spec.levels, *spec.shape),
+    ),
+}
 QUICK = ["debug=quick", "task.module.samples=4", "task.module.completions=2"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from datamodules.spec import ImageSpec
 from running.check import CONF, compose_config
 from running.load import load_run
-from tests.conftest import MODELS, PAIRS, QUICK, TASKS, run_here
+from tests.conftest import MODELS, PAIRS, SMALLEST, TASKS, run_here
 
 PUBLISHED_GROUPS = ("data", "optimizer", "scheduler", "trainer", "model", "task", "experiment", "sweep", "debug")
 
@@ -37,22 +36,31 @@ def test_every_choice_composes(group, choice):
 def test_every_model_instantiates_from_a_bare_composition(task, model):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"task={task}", f"model={model}"])
-    spec = ImageSpec(3, 5, 4, 7)
-    network = instantiate(config.model, spec=spec)
-    assert network.spec == spec and isinstance(network.spec, ImageSpec)
-    assert network(torch.zeros(1, *spec.shape, dtype=torch.uint8)).shape == (1, 7, *spec.shape)
+    smallest = SMALLEST[task]
+    network = instantiate(config.model, spec=smallest.spec)
+    assert network.spec == smallest.spec and type(network.spec) is type(smallest.spec)
+    check_output(network, smallest, smallest.spec)
+
+
+def check_output(network, smallest, spec):
+    """The network's first (or only) output has the task's shape."""
+    inputs = smallest.inputs(spec)
+    output = network.eval()(inputs)
+    output = output[0] if isinstance(output, tuple) else output
+    assert output.shape == smallest.output(spec, len(inputs))
 
 
 @pytest.mark.parametrize(("task", "model"), PAIRS)
 def test_every_pair_fits_tests_reports_and_reloads(task, model, tmp_path):
-    monitored = run_here([f"task={task}", f"model={model}", *QUICK, "model.hidden=6", "model.layers=1"], tmp_path)
+    monitored = run_here([f"task={task}", f"model={model}", "debug=quick", *SMALLEST[task].words], tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert monitored == metrics["val/bits_per_dim"]
+    assert monitored == metrics[TASKS[task].monitor]
+    assert all(f"test/{name}" in metrics for name in TASKS[task].shown)
     assert (tmp_path / "report.md").exists()
     network, spec, config = load_run(tmp_path)
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == metrics["parameters"]
     assert config.choices.model == model and not network.training
-    assert network(torch.zeros(2, *spec.shape, dtype=torch.uint8)).shape == (2, spec.levels, *spec.shape)
+    check_output(network, SMALLEST[task], spec)
 
 
 def test_a_word_beats_an_experiment_beats_a_task():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torch import Tensor
 
 from datamodules.errors import UsageError
+from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
 from lightning_modules.pixelrnn.figures import save_completions
 from lightning_modules.pixelrnn.report import report_sections, snapshots_in
 from lightning_modules.pixelrnn.sampling import check_temperature, complete, sample
@@ -25,7 +24,7 @@ from reporting.report import Section
 Batch = tuple[Tensor, Tensor]
 
 
-class PixelRNN(L.LightningModule):
+class PixelRNN(Task):
     """Negative log-likelihood of images under an autoregressive network.
 
     Logs, for train, val and test: `loss` (nats per sub-pixel), `bits_per_dim` and `nats_per_image`. The training
@@ -50,8 +49,8 @@ class PixelRNN(L.LightningModule):
     def __init__(
         self,
         network: AutoregressiveNetwork,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler,
         samples: int = 64,
         completions: int = 8,
         draws: int = 3,
@@ -60,7 +59,7 @@ class PixelRNN(L.LightningModule):
         label: int | None = None,
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(network, optimizer, scheduler)
         check_temperature(temperature)
         for name, value, least in [("samples", samples, 1), ("completions", completions, 1), ("draws", draws, 1),
                                    ("snapshots", snapshots, 0)]:  # fmt: skip
@@ -70,18 +69,10 @@ class PixelRNN(L.LightningModule):
             raise UsageError(f"task.module.label={label} needs a network trained with model.conditional=true.")
         if label is not None and not 0 <= label < network.spec.classes:
             raise UsageError(f"task.module.label is {label}, but the classes are 0 to {network.spec.classes - 1}.")
-        self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
         self.samples, self.completions, self.draws, self.snapshots = samples, completions, draws, snapshots
         self.temperature, self.label, self.seed = temperature, label, seed
-        # NaN must show, not be left out. Double where the device has it: float32 rounds a sum over 10,000 images.
-        means = {f"{split}_mean": MeanMetric(nan_strategy="disable") for split in ("train", "val", "test")}
-        self.nats = nn.ModuleDict(means)
-        for metric in means.values():
-            metric.set_dtype(torch.float32 if torch.backends.mps.is_available() else torch.float64)
+        self.nats = split_means()
         self.tested: list[dict[str, np.ndarray]] = []
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.network(images, labels)
 
     def _nats(self, batch: Batch, split: str) -> Tensor:
         """Nats of each sub-pixel of a batch (B, C, H, W); each image's counted in the split's mean."""
@@ -137,11 +128,6 @@ class PixelRNN(L.LightningModule):
         """For each image tested, in order: its label and its nats; and the mean nats of each pixel (H, W)."""
         rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in ("label", "nats")}
         return {**rows, "pixel_nats": sum(batch["sum"] for batch in self.tested) / len(rows["nats"])}
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.make_optimizer(self.parameters())
-        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _how(self, labels: Tensor | None) -> dict[str, Any]:
         generator = torch.Generator(self.device).manual_seed(self.seed)

@@ -1,0 +1,66 @@
+"""What every task's LightningModule shares, and what the framework asks of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from reporting.report import Section
+
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
+MakeScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class Task(L.LightningModule):
+    """A network, how it is optimised, and what a run of it leaves behind.
+
+    A task implements Lightning's steps, `predictions`, `report`, and for each stage of its own that
+    `conf/task/<task>.yaml` lists a method `stage_<name>(run)`. It logs `{train,val,test}/{loss, …}`.
+
+    Args:
+        network: a plain module, made from the data's spec.
+        optimizer: parameters → optimizer.
+        scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
+        super().__init__()
+        self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.network(*inputs)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.make_optimizer(self.parameters())
+        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @abstractmethod
+    def predictions(self) -> dict[str, np.ndarray]:
+        """What comparisons need of the test just made: arrays with one row per test item, in the split's order."""
+
+    @abstractmethod
+    def report(self, run: Any) -> list[Section]:
+        """What the run's report shows; `run` is a `running.run.Run`."""
+
+
+def split_means() -> nn.ModuleDict:
+    """A mean for each split: `train_mean`, `val_mean`, `test_mean`.
+
+    They are kept in the checkpoint, so that an epoch resumed midway goes on. NaN shows, it is not left out. Double
+    where the device has it: float32 rounds a sum over 10,000 images.
+    """
+    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
+    means = nn.ModuleDict()
+    for split in ("train", "val", "test"):
+        mean = MeanMetric(nan_strategy="disable")
+        mean.persistent(True)
+        means[f"{split}_mean"] = mean.set_dtype(dtype)
+    return means
