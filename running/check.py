@@ -98,7 +98,7 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
     if model not in config.task.models:
         models = ", ".join(config.task.models)
         raise UsageError(f"model={model} is no network of task={task}: choose one of {models}.")
-    stages, known = config.stages, list(config.task.stages)
+    stages, known = config.stages, [*config.task.stages, *config.task.get("other_stages", [])]
     if not OmegaConf.is_list(stages) or not stages:
         raise UsageError(f"stages is {stages!r}, but it must be a list, such as stages=[{known[0]}].")
     for stage in stages:

@@ -1,4 +1,4 @@
-"""Diagonal BiLSTM (section 3.2), in the readable reference form."""
+"""Diagonal BiLSTM (section 3.2): the network, its layer, and the scan in the readable reference form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from torch import Tensor, nn
 
 from datamodules.spec import Spec
 from lightning_modules.pixelrnn.masked import MaskedConv2d
-from lightning_modules.pixelrnn.recurrence import StateOutside, check_engine, lstm_step
+from lightning_modules.pixelrnn.recurrence import (
+    Engine,
+    StateOutside,
+    check_engine,
+    choose_engine,
+    diagonals,
+    lstm_step,
+)
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
+from lightning_modules.pixelrnn.waves import diagonal_waves, wave_lstm
 
 
 class DiagonalBiLSTM(AutoregressiveNetwork):
@@ -20,7 +28,7 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
     every earlier pixel, but for the last one of the previous row, which only the last columns see: in its own
     column the mask-A first layer has hidden it. Arguments: see `AutoregressiveNetwork`; `layers=None` means the
     paper's 12; `initial_state` is the state outside the image, `learned` (as in the paper) or `zero`; `engine`
-    names the implementation of the recurrence.
+    names the implementation of the recurrence (`check_engine`).
     """
 
     def __init__(
@@ -30,13 +38,13 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
         hidden: int = 128,
         layers: int | None = 12,
         initial_state: Literal["learned", "zero"] = "learned",
-        engine: Literal["auto", "reference"] = "auto",
+        engine: Engine = "auto",
         **stack: Any,
     ):
         check_engine(engine)
         super().__init__(
             spec,
-            lambda: DiagonalLayer(hidden, spec.channels, initial_state),
+            lambda: DiagonalLayer(hidden, spec.channels, initial_state, engine),
             hidden=hidden,
             layers=12 if layers is None else layers,
             **stack,
@@ -46,15 +54,49 @@ class DiagonalBiLSTM(AutoregressiveNetwork):
 class DiagonalLayer(nn.Module):
     """Two diagonal scans and the 1×1 convolution that brings their sum from h back to 2h features."""
 
-    def __init__(self, hidden: int, channels: int, initial_state: Literal["learned", "zero"]):
+    def __init__(self, hidden: int, channels: int, initial_state: Literal["learned", "zero"], engine: Engine = "auto"):
         super().__init__()
+        self.hidden, self.engine = hidden, engine
         self.left, self.right = (DiagonalScan(hidden, channels, initial_state) for _ in range(2))
         self.up = MaskedConv2d(hidden, 2 * hidden, 1, "B", channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2h, H, W) → (B, 2h, H, W)."""
+        engine = choose_engine(self.engine, x.device, self.hidden)
+        scans = {"reference": self.by_reference, "fused": self.by_waves, "triton": self.by_triton}
+        return self.up(scans[engine](x))
+
+    def by_reference(self, x: Tensor) -> Tensor:
+        """x (B, 2h, H, W) → the two scans' sum (B, h, H, W)."""
         from_right = self.right(x.flip(3)).flip(3)
-        return self.up(self.left(x) + shift_down(from_right))
+        return self.left(x) + shift_down(from_right)
+
+    def by_waves(self, x: Tensor) -> Tensor:
+        """The same with the fused engine."""
+        weight = torch.stack(
+            [
+                torch.cat([scan.input_to_state.masked_weight[:, :, 0, 0], scan.state_to_state.weight], dim=1)
+                for scan in (self.left, self.right)
+            ]
+        )
+        bias = torch.stack([scan.input_to_state.bias for scan in (self.left, self.right)])
+        waves = diagonal_waves(*x.shape[2:])
+        hidden = wave_lstm(x.permute(0, 2, 3, 1).flatten(1, 2), weight, bias, *self._outside(), waves)
+        return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    def by_triton(self, x: Tensor) -> Tensor:
+        """The same with the Triton engine."""
+        from lightning_modules.pixelrnn.triton_scan import diagonal_scans
+
+        gates = torch.stack([self.left.input_to_state(x), self.right.input_to_state(x.flip(3))])
+        weight = torch.stack([scan.state_to_state.weight for scan in (self.left, self.right)])
+        hidden = diagonal_scans(gates.permute(0, 1, 3, 4, 2).contiguous(), weight, *self._outside())
+        from_left, from_right = hidden.permute(0, 1, 4, 2, 3)
+        return from_left + shift_down(from_right.flip(3))
+
+    def _outside(self) -> tuple[Tensor, Tensor]:
+        """Both scans' hidden and cell states outside the image, each (2, h)."""
+        return torch.stack([self.left.outside.state, self.right.outside.state]).unbind(1)
 
 
 class DiagonalScan(nn.Module):
@@ -75,16 +117,6 @@ class DiagonalScan(nn.Module):
 def shift_down(x: Tensor) -> Tensor:
     """The map one row lower, row 0 zero: so that no pixel sees its right-hand neighbour in its own row."""
     return torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], dim=2)
-
-
-def diagonals(height: int, width: int) -> tuple[Tensor, list[int]]:
-    """The cells r·width + c of a map in the order of its diagonals r + c, rows downwards; each diagonal's length.
-
-    These are the live cells of the skewed map's columns: padding is never computed.
-    """
-    row, column = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    number = (row + column).flatten()
-    return torch.argsort(number, stable=True), torch.bincount(number).tolist()
 
 
 def diagonal_scan(gates_in: Tensor, state_to_state: nn.Module, h_outside: Tensor, c_outside: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class MaskedConv2d(nn.Conv2d):
         mask = causal_mask(kernel, kind, colour_groups(features_in, channels), colours_out)
         self.register_buffer("mask", mask, persistent=False)
 
+    @property
+    def masked_weight(self) -> Tensor:
+        """(features_out, features_in, kh, kw), zero wherever the mask is."""
+        return self.weight * self.mask
+
     def forward(self, x: Tensor) -> Tensor:
         """x (B, features_in, H, W) → (B, features_out, H, W)."""
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        return F.conv2d(x, self.masked_weight, self.bias, padding=self.padding)

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from datamodules.errors import UsageError
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
+from lightning_modules.pixelrnn.codec import compression_figures
 from lightning_modules.pixelrnn.figures import save_completions
 from lightning_modules.pixelrnn.report import report_sections, snapshots_in
 from lightning_modules.pixelrnn.sampling import check_temperature, complete, sample
-from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, sub_pixel_nats
+from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 from reporting.figures import image_grid, save_grids
 from reporting.report import Section
 
@@ -37,6 +38,7 @@ class PixelRNN(Task):
         samples: images drawn by the stage `sample`.
         completions: test images whose lower half is drawn by the stage `complete`.
         draws: completions of each.
+        compressed: test images that the stage `compress` writes to one file.
         snapshots: images drawn while training, whenever the steps trained have doubled; 0: none.
         temperature: of all draws.
         label: the class to draw, for a conditional network; None: all of them in turn.
@@ -55,6 +57,7 @@ class PixelRNN(Task):
         completions: int = 8,
         draws: int = 3,
         snapshots: int = 16,
+        compressed: int = 256,
         temperature: float = 1.0,
         label: int | None = None,
         seed: int = 0,
@@ -62,7 +65,7 @@ class PixelRNN(Task):
         super().__init__(network, optimizer, scheduler)
         check_temperature(temperature)
         for name, value, least in [("samples", samples, 1), ("completions", completions, 1), ("draws", draws, 1),
-                                   ("snapshots", snapshots, 0)]:  # fmt: skip
+                                   ("snapshots", snapshots, 0), ("compressed", compressed, 1)]:  # fmt: skip
             if value < least:
                 raise UsageError(f"task.module.{name} is {value}, but it must be {least} or more.")
         if label is not None and not network.class_biases:
@@ -70,13 +73,13 @@ class PixelRNN(Task):
         if label is not None and not 0 <= label < network.spec.classes:
             raise UsageError(f"task.module.label is {label}, but the classes are 0 to {network.spec.classes - 1}.")
         self.samples, self.completions, self.draws, self.snapshots = samples, completions, draws, snapshots
-        self.temperature, self.label, self.seed = temperature, label, seed
+        self.compressed, self.temperature, self.label, self.seed = compressed, temperature, label, seed
         self.nats = split_means()
         self.tested: list[dict[str, np.ndarray]] = []
 
     def _nats(self, batch: Batch, split: str) -> Tensor:
         """Nats of each sub-pixel of a batch (B, C, H, W); each image's counted in the split's mean."""
-        nats = sub_pixel_nats(self.network(*batch), batch[0])
+        nats = self.network.nats(*batch)
         self.nats[f"{split}_mean"].update(nats.detach().flatten(1).sum(1))
         return nats
 
@@ -175,6 +178,11 @@ class PixelRNN(Task):
         np.save(run.folder / "completions.npy", drawn)
         path = run.folder / "figures" / "completions.png"
         save_completions(path, np.asarray(images), drawn, first_row, self.network.spec.levels)
+
+    def stage_compress(self, run: Any) -> None:
+        """Writes test images to `compressed.bin`, reads them back, and compares sizes; see `codec.py`."""
+        images, labels = (torch.from_numpy(np.array(part[: self.compressed])) for part in run.datamodule.splits["test"])
+        run.metrics |= compression_figures(self.network, images, labels.long(), run.folder / "compressed.bin")
 
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.pixelrnn.analysis import independent_pixels_bits, nearest, receptive_field
+from lightning_modules.pixelrnn.codec import compression_table
 from lightning_modules.pixelrnn.figures import save_pixel_bits, save_receptive_fields, save_snapshots
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 from reporting.figures import save_grids
@@ -37,6 +38,8 @@ def report_sections(network: AutoregressiveNetwork, run: Any) -> list[Section]:
         sections.append(Section("Completions", text, "figures/completions.png"))
     if (run.folder / "samples.npy").exists():
         sections.append(nearest_section(network, run))
+    if "compress/images" in run.metrics:
+        sections.append(Section("Lossless compression", compression_table(run.metrics)))
     if (run.folder / "predictions.npz").exists():
         bits = np.load(run.folder / "predictions.npz")["pixel_nats"] / math.log(2)
         save_pixel_bits(figures / "pixel_bits.png", bits)

@@ -1,4 +1,4 @@
-"""Row LSTM (section 3.1), in the readable reference form."""
+"""Row LSTM (section 3.1): the network, its layer, and the scan in the readable reference form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from datamodules.spec import Spec
 from lightning_modules.pixelrnn.masked import MaskedConv2d
-from lightning_modules.pixelrnn.recurrence import StateOutside, check_engine, lstm_step
+from lightning_modules.pixelrnn.recurrence import Engine, StateOutside, check_engine, choose_engine, lstm_step
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, check_odd
+from lightning_modules.pixelrnn.waves import row_waves, wave_lstm
 
 
 class RowLSTM(AutoregressiveNetwork):
@@ -19,7 +20,7 @@ class RowLSTM(AutoregressiveNetwork):
     A whole row is one step, so a pixel's context is the triangle above it, not all earlier pixels. Arguments: see
     `AutoregressiveNetwork`; `layers=None` means the paper's 12; `kernel` is the size along the row of both
     convolutions, odd; `initial_state` is the state outside the image, `learned` (as in the paper) or `zero`;
-    `engine` names the implementation of the recurrence.
+    `engine` names the implementation of the recurrence (`check_engine`).
     """
 
     def __init__(
@@ -30,14 +31,14 @@ class RowLSTM(AutoregressiveNetwork):
         layers: int | None = 12,
         kernel: int = 3,
         initial_state: Literal["learned", "zero"] = "learned",
-        engine: Literal["auto", "reference"] = "auto",
+        engine: Engine = "auto",
         **stack: Any,
     ):
         check_odd(kernel=kernel)
         check_engine(engine)
         super().__init__(
             spec,
-            lambda: RowLayer(hidden, spec.channels, kernel, initial_state),
+            lambda: RowLayer(hidden, spec.channels, kernel, initial_state, engine),
             hidden=hidden,
             layers=12 if layers is None else layers,
             **stack,
@@ -51,8 +52,16 @@ class RowLayer(nn.Module):
     row's hidden states, which needs no mask: all of that row is earlier.
     """
 
-    def __init__(self, hidden: int, channels: int, kernel: int, initial_state: Literal["learned", "zero"]):
+    def __init__(
+        self,
+        hidden: int,
+        channels: int,
+        kernel: int,
+        initial_state: Literal["learned", "zero"],
+        engine: Engine = "auto",
+    ):
         super().__init__()
+        self.hidden, self.engine = hidden, engine
         self.input_to_state = MaskedConv2d(2 * hidden, 4 * hidden, (1, kernel), "B", channels, gates=4)
         # Unpadded: the row is padded with the state outside the image; the bias is the input-to-state's.
         self.state_to_state = nn.Conv1d(hidden, 4 * hidden, kernel, bias=False)
@@ -61,7 +70,31 @@ class RowLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2h, H, W) → (B, 2h, H, W)."""
-        return self.up(row_scan(self.input_to_state(x), self.state_to_state, *self.outside()))
+        engine = choose_engine(self.engine, x.device, self.hidden)
+        scans = {"reference": self.by_reference, "fused": self.by_waves, "triton": self.by_triton}
+        return self.up(scans[engine](x))
+
+    def by_reference(self, x: Tensor) -> Tensor:
+        """x (B, 2h, H, W) → hidden states (B, h, H, W)."""
+        return row_scan(self.input_to_state(x), self.state_to_state, *self.outside())
+
+    def by_waves(self, x: Tensor) -> Tensor:
+        """The same with the fused engine."""
+        kernel = self.state_to_state.kernel_size[0]
+        seen = self.input_to_state.masked_weight[:, :, 0, : kernel // 2 + 1]  # mask B: nothing right of the centre
+        weight = torch.cat([taps.transpose(1, 2).flatten(1) for taps in (seen, self.state_to_state.weight)], dim=1)
+        outside = [state[None] for state in self.outside()]
+        waves = row_waves(*x.shape[2:], kernel)
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+        hidden = wave_lstm(rows, weight[None], self.input_to_state.bias[None], *outside, waves)
+        return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    def by_triton(self, x: Tensor) -> Tensor:
+        """The same with the Triton engine."""
+        from lightning_modules.pixelrnn.triton_scan import row_scans
+
+        gates = self.input_to_state(x).permute(0, 2, 3, 1).contiguous()
+        return row_scans(gates, self.state_to_state.weight, *self.outside()).permute(0, 3, 1, 2)
 
 
 def row_scan(gates_in: Tensor, state_to_state: nn.Conv1d, h_outside: Tensor, c_outside: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ def sample(network: AutoregressiveNetwork, count: int, **how: Any) -> Tensor:
     return complete(network, torch.zeros(count, *network.spec.shape, dtype=torch.int64, device=device), 0, **how)
 
 
-@torch.no_grad()
 def complete(
     network: AutoregressiveNetwork,
     images: Tensor,
@@ -35,7 +35,7 @@ def complete(
     """Draws the rows from `first_row` on, given those above.
 
     Args:
-        network: put into evaluation mode for the time being.
+        network: any of this package.
         images: integers (N, C, H, W) on the network's device; left as they are.
         first_row: 0 … H.
         labels: (N,), for a conditional network.
@@ -50,24 +50,45 @@ def complete(
     """
     check_temperature(temperature)
     images = images.long().clone()
+    fill(network, images, first_row, labels, lambda logits, place: draw(logits, temperature, generator), "drawing rows")
+    return images.to(torch.uint8 if network.spec.levels <= 256 else torch.int16)
+
+
+Choose = Callable[[Tensor, tuple[int, int, int]], Tensor]
+
+
+@torch.no_grad()
+def fill(
+    network: AutoregressiveNetwork, images: Tensor, first_row: int, labels: Tensor | None, choose: Choose, doing: str
+) -> None:
+    """Goes through the sub-pixels of a batch in the network's order and fills in what is chosen.
+
+    Args:
+        network: put into evaluation mode for the time being.
+        images: integers (N, C, H, W); rows from `first_row` on are overwritten, and not looked at before.
+        first_row: 0 … H.
+        labels: (N,), for a conditional network.
+        choose: (logits (N, levels), (channel, row, column)) → intensities (N,).
+        doing: for the progress bar.
+    """
     channels, height, width = network.spec.shape
+    images[:, :, first_row:] = 0
     was_training = network.training
     network.eval()
     steps = NetworkSteps(network, len(images), width, labels)
-    bar = {"description": "drawing rows", "transient": True, "disable": not sys.stdout.isatty()}
+    bar = {"description": doing, "transient": True, "disable": not sys.stdout.isatty()}
     for row in track(range(height), **bar):
         for column in range(width):
-            pixel = images[:, :, row, column]  # a view: what is drawn goes into the images
+            pixel = images[:, :, row, column]  # a view: what is chosen goes into the images
             if row < first_row:
                 steps.step(pixel, column)
             else:
                 for channel in range(channels):
                     logits = steps.logits(steps.step(pixel, column), channel)
-                    pixel[:, channel] = draw(logits, temperature, generator)
+                    pixel[:, channel] = choose(logits, (channel, row, column))
             steps.put(pixel, column)
         steps.end_row()
     network.train(was_training)
-    return images.to(torch.uint8 if network.spec.levels <= 256 else torch.int16)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -11,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, Spec, require_images
 from lightning_modules.pixelrnn.masked import MaskedConv2d
+
+LOGITS_AT_ONCE = 2**20  # 4 MB in float32
 
 
 class AutoregressiveNetwork(nn.Module):
@@ -88,6 +91,7 @@ class AutoregressiveNetwork(nn.Module):
         if self.class_biases and labels is None:
             raise UsageError("This network is conditional: give the images' labels.")
         x = self.first(images.to(self.first.weight.dtype) * (2 / (self.spec.levels - 1)) - 1)
+        x = x.contiguous(memory_format=torch.channels_last)  # the layers' products read all features of a pixel
         to_head = 0
         for number, layer in enumerate(self.layers):
             into = x + self.class_biases[number](labels)[:, :, None, None] if self.class_biases else x
@@ -109,6 +113,28 @@ class AutoregressiveNetwork(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → logits (B, levels, C, H, W)."""
         return self.logits(self.features(images, labels))
+
+    def nats(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """−ln p of each sub-pixel given those before it: integers (B, C, H, W) → same.
+
+        The same as `sub_pixel_nats(self(images), images)`, in pieces: the logits of a batch of CIFAR-10 would take more
+        memory than all the rest. A piece's logits are formed anew for its backward pass.
+        """
+        features = self.features(images, labels).permute(0, 2, 3, 1).flatten(0, 2)  # (B·H·W, 2h)
+        targets = images.permute(0, 2, 3, 1).flatten(0, 2).long()
+        at_once = max(1, LOGITS_AT_ONCE // (self.spec.channels * self.spec.levels))
+        again = at_once < len(features) and torch.is_grad_enabled()
+        nats = [
+            checkpoint(self._piece_nats, *piece, use_reentrant=False) if again else self._piece_nats(*piece)
+            for piece in zip(features.split(at_once), targets.split(at_once), strict=True)
+        ]
+        return torch.cat(nats).view(len(images), *images.shape[2:], -1).permute(0, 3, 1, 2)
+
+    def _piece_nats(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Features (n, 2h) and integers (n, C) of n pixels → nats (n, C)."""
+        out = self.head(features.T[None, :, :, None])  # a map of n × 1 pixels
+        logits = out[0, :, :, 0].T.reshape(-1, self.spec.levels)
+        return F.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
 
 
 def sub_pixel_nats(logits: Tensor, images: Tensor) -> Tensor:

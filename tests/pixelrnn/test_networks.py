@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, TextSpec
-from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, RowLSTM
+from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, RowLSTM, stack
 from lightning_modules.pixelrnn.masked import causal_mask, colour_groups
-from lightning_modules.pixelrnn.stack import image_nats
+from lightning_modules.pixelrnn.stack import image_nats, sub_pixel_nats
 from tests.pixelrnn.networks import NETWORKS, make, random_images
 
 
@@ -86,6 +86,33 @@ def test_bfloat16_autocast_is_near_float32(network):
     rough.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
     torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("at_once", [7, 100, 10**9])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nats_in_pieces_are_those_of_all_logits_at_once(channels, at_once, monkeypatch):
+    """Values and gradients, with pieces that do not divide the pixels evenly."""
+    spec = ImageSpec(channels, 3, 5, levels=4)
+    made, images = make(RowLSTM, spec), random_images(spec, 3)
+    wanted = sub_pixel_nats(made(images), images)
+    monkeypatch.setattr(stack, "LOGITS_AT_ONCE", at_once)
+    found = made.nats(images)
+    torch.testing.assert_close(found, wanted)
+    towards, parameters = torch.randn_like(wanted), [p for p in made.parameters() if p.requires_grad]
+    for mine, theirs in zip(
+        torch.autograd.grad(found, parameters, towards), torch.autograd.grad(wanted, parameters, towards), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_batchs_logits_never_exist_at_once(monkeypatch):
+    spec = ImageSpec(3, 8, 8, levels=256)
+    made, images = make(PixelCNN, spec), random_images(spec, 4)
+    monkeypatch.setattr(stack, "LOGITS_AT_ONCE", 2**14)
+    sizes = []
+    made.head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    made.nats(images).sum().backward()
+    assert max(sizes) <= 2**14 and sum(sizes) == 2 * 4 * spec.dims * 256, "once forward, once for the backward pass"
 
 
 def test_image_nats_are_those_of_each_sub_pixels_softmax():
