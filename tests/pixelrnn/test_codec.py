@@ -98,10 +98,10 @@ def test_another_networks_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("spec", "bits"), [(ImageSpec(1, 28, 28, levels=2), 1), (ImageSpec(3, 32, 32, levels=256), 8)])
 def test_pictures_are_counted_at_their_own_depth(spec, bits, tmp_path):
-    """Noise cannot be compressed: a PNG takes its depth, plus little."""
+    """Noise cannot be compressed: a PNG takes its depth, plus a byte a row, and rows end with a byte."""
     images = random_images(spec, 20)
     noise = images.numel() * bits / 8
-    assert noise <= picture_bytes(images, spec.levels, "png") <= 1.25 * noise
+    assert noise <= picture_bytes(images, spec.levels, "png") <= 1.6 * noise
     assert picture_bytes(images, spec.levels, "webp") >= 0.95 * noise
 
 
