@@ -146,10 +146,10 @@ def compression_table(metrics: dict[str, float]) -> str:
     file, stated = (metrics[f"compress/{name}_bits_per_dim"] for name in ("file", "stated"))
     excess = 100 * (file - stated) / max(stated, 1e-9)
     verdict = (
-        f"The file is {excess:+.2f} % of the stated likelihood, header and all: the likelihood is real."
+        f"The file is {excess:+.2f} % off the stated likelihood, header and all: the likelihood is real."
         if excess < 1
-        else f"The file is {excess:+.2f} % of the stated likelihood: so few images that the header weighs, or the network"
-        " looks ahead of what it predicts, and its stated likelihood is not one."
+        else f"The file is {excess:+.2f} % off the stated likelihood: either so few images that the header weighs, or the"
+        " network looks ahead of what it predicts, and its stated likelihood is not one."
     )
     rows = [("this network's file", file), ("this network, as stated", stated)]
     rows += [(name, metrics[f"compress/{key}_bits_per_dim"]) for name, key in

@@ -27,15 +27,18 @@ def check_engine(engine: str) -> None:
 
 
 @lru_cache
-def choose_engine(engine: str, device: torch.device, hidden: int) -> str:
-    """The implementation that runs where `engine` was asked for, and a log line of it; never an error."""
+def choose_engine(engine: str, device: torch.device, hidden: int, double: bool) -> str:
+    """The implementation that runs where `engine` was asked for, and a log line of it; never an error.
+
+    `double`: the weights are float64, which no GPU kernel here takes.
+    """
     if engine == "reference":
         return engine
     unavailable = "the device is a CPU"
     if engine == "triton" or (engine == "auto" and device.type != "cpu"):
         from lightning_modules.pixelrnn import triton_scan  # Triton takes a second to import
 
-        unavailable = triton_scan.unavailable(device, hidden)
+        unavailable = "float64" if double else triton_scan.unavailable(device, hidden)
     chosen = "triton" if engine != "fused" and unavailable is None else "fused"
     why = f" (no Triton: {unavailable})" if engine != "fused" and chosen == "fused" else ""
     log.info("recurrences of %d features on %s: %s engine%s", hidden, device, chosen, why)

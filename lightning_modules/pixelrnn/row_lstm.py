@@ -70,7 +70,7 @@ class RowLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2h, H, W) → (B, 2h, H, W)."""
-        engine = choose_engine(self.engine, x.device, self.hidden)
+        engine = choose_engine(self.engine, x.device, self.hidden, self.up.weight.dtype == torch.float64)
         scans = {"reference": self.by_reference, "fused": self.by_waves, "triton": self.by_triton}
         return self.up(scans[engine](x))
 
