@@ -3,11 +3,15 @@
 Both recurrences are one scan in STEPS: a step is a diagonal of the map (DIAGONAL) or a row of it, a LINE the row or the
 column along which a cell state is handed on. One program scans one map, and nothing is shared between programs. Its
 threads exchange hidden states, cell states and their gradients through global memory (which stays in the L2 cache):
-everything is written once, in one step, and read in the next, and the one barrier that orders the two ends each step.
+what one step writes the next reads, and the one barrier that orders the two ends each step. Therefore no loop around it
+may be pipelined (num_stages=1): the compiler would load the next step's neighbours before they are written.
+
+The products' factors are of the gates' type, everything else is float32. With RESIDENT the weights are loaded once and
+the compiler keeps them in shared memory for the whole scan; else each step streams them from the L2 cache.
 
 Memory of one map, channels last, h = HIDDEN, SIDES = 2 neighbours (above, left) or the row convolution's KERNEL:
     gates, saved, grad_gates  (HEIGHT, WIDTH, 4h)     input-to-state term; all of the pre-activations; their gradient
-    hidden                    (HEIGHT + 1, PADDED, h) framed by the state outside the image, so that no neighbour is missing
+    hidden                    (HEIGHT + 1, PADDED, h) framed by the state outside the image: no neighbour is missing
     cell                      (HEIGHT, WIDTH, h)      float32, or (2, lines, h) where no backward pass follows
     carry                     (2, lines, h)           float32, the gradient of the cell state handed on
     weight                    (4h, SIDES · h)
@@ -39,6 +43,19 @@ def row_and_column(step, line, DIAGONAL: tl.constexpr):
     return step + 0 * line, line
 
 
+@triton.jit
+def weights(weight, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
+    """Of the four gates, each (k, n)."""
+    at = weight + n[None, :] * (SIDES * HIDDEN) + k[:, None]
+    there = (k < SIDES * HIDDEN)[:, None] & (n < HIDDEN)[None, :]
+    GATE: tl.constexpr = HIDDEN * SIDES * HIDDEN
+    o = tl.load(at, mask=there, other=0.0)
+    f = tl.load(at + GATE, mask=there, other=0.0)
+    i = tl.load(at + 2 * GATE, mask=there, other=0.0)
+    g = tl.load(at + 3 * GATE, mask=there, other=0.0)
+    return o, f, i, g
+
+
 @triton.jit(do_not_specialize=["maps"])
 def forward(
     gates,
@@ -55,10 +72,10 @@ def forward(
     PADDED: tl.constexpr,
     HIDDEN: tl.constexpr,
     SAVE: tl.constexpr,
+    RESIDENT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     """All steps of one scan: fills `hidden`, and with SAVE what the backward pass needs."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
@@ -73,9 +90,11 @@ def forward(
     weight += direction * 4 * HIDDEN * SIDES * HIDDEN
     c_outside += direction * HIDDEN
 
-    for step in range(STEPS):
+    if RESIDENT:
+        w_o, w_f, w_i, w_g = weights(weight, tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_N), SIDES, HIDDEN)
+    for step in tl.range(STEPS, num_stages=1):
         first, last = first_and_last(step, DIAGONAL, HEIGHT, WIDTH)
-        for m in range(first, last + 1, BLOCK_M):
+        for m in tl.range(first, last + 1, BLOCK_M, num_stages=1):
             line = m + tl.arange(0, BLOCK_M)
             live = line <= last
             row, column = row_and_column(step, line, DIAGONAL)
@@ -87,7 +106,7 @@ def forward(
                 known, before = row > 0, position - WIDTH
             if not SAVE:
                 before = (step + 1) % 2 * LINES + line
-            for n0 in range(0, HIDDEN, BLOCK_N):
+            for n0 in tl.range(0, HIDDEN, BLOCK_N, num_stages=1):
                 n = n0 + tl.arange(0, BLOCK_N)
                 there = live[:, None] & (n < HIDDEN)[None, :]
                 # Asked for before the products, which do not need them, and used after.
@@ -115,13 +134,12 @@ def forward(
                         mask=live[:, None] & (k < SIDES * HIDDEN)[None, :],
                         other=0.0,
                     )
-                    w = weight + n[None, :] * (SIDES * HIDDEN) + k[:, None]
-                    w_there = (k < SIDES * HIDDEN)[:, None] & (n < HIDDEN)[None, :]
-                    gate: tl.constexpr = HIDDEN * SIDES * HIDDEN
-                    o = tl.dot(h, tl.load(w, mask=w_there, other=0.0), o, input_precision=PRECISION)
-                    f = tl.dot(h, tl.load(w + gate, mask=w_there, other=0.0), f, input_precision=PRECISION)
-                    i = tl.dot(h, tl.load(w + 2 * gate, mask=w_there, other=0.0), i, input_precision=PRECISION)
-                    g = tl.dot(h, tl.load(w + 3 * gate, mask=w_there, other=0.0), g, input_precision=PRECISION)
+                    if not RESIDENT:
+                        w_o, w_f, w_i, w_g = weights(weight, k, n, SIDES, HIDDEN)
+                    o = tl.dot(h, w_o, o, input_precision="ieee")
+                    f = tl.dot(h, w_f, f, input_precision="ieee")
+                    i = tl.dot(h, w_i, i, input_precision="ieee")
+                    g = tl.dot(h, w_g, g, input_precision="ieee")
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
                     # Pre-activations, not activations: as many bytes, and in 16 bits 1 − σ stays exact near saturation.
@@ -134,6 +152,37 @@ def forward(
                 tl.store(cell + now[:, None] * HIDDEN + n[None, :], c, mask=there)
                 tl.store(hidden + framed[:, None] * HIDDEN + n[None, :], tl.sigmoid(o) * tanh(c), mask=there)
         tl.debug_barrier()  # what this step's threads wrote, the next step's read
+
+
+@triton.jit
+def met_by(
+    grad_gates,
+    row,
+    column,
+    live,
+    side,
+    k,
+    DIAGONAL: tl.constexpr,
+    SIDES: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HIDDEN: tl.constexpr,
+):
+    """(m, k): features k of the gradient of the gates that had these cells for a neighbour on `side`; else zero."""
+    if DIAGONAL:
+        row, column = row + 1 - side, column + side
+    else:
+        row, column = row + 1, column + SIDES // 2 - side
+    there = live & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
+    at = (row * WIDTH + column)[:, None] * (4 * HIDDEN) + k[None, :]
+    return tl.load(grad_gates + at, mask=there[:, None] & (k < 4 * HIDDEN)[None, :], other=0.0)
+
+
+@triton.jit
+def side_weights(weight, side, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
+    """(k, n): of gates k, from the neighbour's features n."""
+    at = weight + k[:, None] * (SIDES * HIDDEN) + side * HIDDEN + n[None, :]
+    return tl.load(at, mask=(k < 4 * HIDDEN)[:, None] & (n < HIDDEN)[None, :], other=0.0)
 
 
 @triton.jit(do_not_specialize=["maps"])
@@ -152,10 +201,10 @@ def backward(
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
+    RESIDENT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     """The same steps, last to first: fills `grad_gates`, from which all other gradients are plain products and sums."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
@@ -172,10 +221,15 @@ def backward(
     weight += direction * 4 * HIDDEN * SIDES * HIDDEN
     c_outside += direction * HIDDEN
 
-    for back in range(STEPS):
+    if RESIDENT:
+        k_all = tl.arange(0, BLOCK_K)
+        resident = ()
+        for side in tl.static_range(SIDES):
+            resident += (side_weights(weight, side, k_all, tl.arange(0, BLOCK_N), SIDES, HIDDEN),)
+    for back in tl.range(STEPS, num_stages=1):
         step = STEPS - 1 - back
         first, last = first_and_last(step, DIAGONAL, HEIGHT, WIDTH)
-        for m in range(first, last + 1, BLOCK_M):
+        for m in tl.range(first, last + 1, BLOCK_M, num_stages=1):
             line = m + tl.arange(0, BLOCK_M)
             live = line <= last
             row, column = row_and_column(step, line, DIAGONAL)
@@ -184,7 +238,7 @@ def backward(
                 known, before, handed_on = column > 0, position - 1, column < WIDTH - 1
             else:
                 known, before, handed_on = row > 0, position - WIDTH, row < HEIGHT - 1
-            for n0 in range(0, HIDDEN, BLOCK_N):
+            for n0 in tl.range(0, HIDDEN, BLOCK_N, num_stages=1):
                 n = n0 + tl.arange(0, BLOCK_N)
                 there = live[:, None] & (n < HIDDEN)[None, :]
                 at = position[:, None] * (4 * HIDDEN) + n[None, :]
@@ -201,26 +255,17 @@ def backward(
                 dc = tl.load(carry + slot[:, None] * HIDDEN + n[None, :], mask=there & handed_on[:, None], other=0.0)
 
                 product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-                for block in range(SIDES * BLOCKS):
-                    side = block // BLOCKS
-                    k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
-                    # The cell of which this one is the neighbour on that side.
-                    if DIAGONAL:
-                        user_row, user_column = row + 1 - side, column + side
-                    else:
-                        user_row, user_column = row + 1, column + SIDES // 2 - side
-                    used = live & (user_row < HEIGHT) & (user_column >= 0) & (user_column < WIDTH)
-                    dz = tl.load(
-                        grad_gates + (user_row * WIDTH + user_column)[:, None] * (4 * HIDDEN) + k[None, :],
-                        mask=used[:, None] & (k < 4 * HIDDEN)[None, :],
-                        other=0.0,
-                    )
-                    w = tl.load(
-                        weight + k[:, None] * (SIDES * HIDDEN) + side * HIDDEN + n[None, :],
-                        mask=(k < 4 * HIDDEN)[:, None] & (n < HIDDEN)[None, :],
-                        other=0.0,
-                    )
-                    product = tl.dot(dz, w, product, input_precision=PRECISION)
+                if RESIDENT:
+                    for side in tl.static_range(SIDES):
+                        dz = met_by(grad_gates, row, column, live, side, k_all, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+                        product = tl.dot(dz, resident[side], product, input_precision="ieee")
+                else:
+                    for block in range(SIDES * BLOCKS):
+                        side = block // BLOCKS
+                        k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
+                        dz = met_by(grad_gates, row, column, live, side, k, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+                        w = side_weights(weight, side, k, n, SIDES, HIDDEN)
+                        product = tl.dot(dz, w, product, input_precision="ieee")
                 dh = dh + product
                 o, f, i = tl.sigmoid(o.to(tl.float32)), tl.sigmoid(f.to(tl.float32)), tl.sigmoid(i.to(tl.float32))
                 g, c = tanh(g.to(tl.float32)), tanh(c)

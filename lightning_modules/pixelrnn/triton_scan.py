@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 LARGEST = 256  # features h
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -88,14 +87,14 @@ def row_scans(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tenso
 
 
 def scan(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tensor, diagonal: bool) -> Tensor:
-    directions, _, height, width, features = gates.shape
+    directions, features = gates.shape[0], gates.shape[4]
     hidden, sides = features // 4, weight.shape[2] // max(1, features // 4)
     expected = (directions, 4 * hidden, sides * hidden)
     if features % 4 or weight.shape != expected or (sides != 2 if diagonal else sides % 2 == 0):
         raise ValueError(f"weights {tuple(weight.shape)} do not fit gates {tuple(gates.shape)}")
     if not h_outside.shape == c_outside.shape == (directions, hidden):
         raise ValueError(f"states outside {tuple(h_outside.shape)}, {tuple(c_outside.shape)} do not fit h = {hidden}")
-    if gates.dtype not in DTYPES or hidden > LARGEST or not height * width:
+    if gates.dtype not in DTYPES or hidden > LARGEST or not gates.numel():
         raise ValueError(f"gates {tuple(gates.shape)} of {gates.dtype} are not served")
     inputs = (gates, weight, h_outside, c_outside)
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
@@ -135,7 +134,7 @@ class Scan(torch.autograd.Function):
                 PADDED=framed.shape[3],
                 HIDDEN=hidden,
                 SAVE=save,
-                **forward_blocks(lines_at_once(height, width, diagonal), hidden, gates.dtype),
+                **tiles(longest_step(height, width, diagonal), hidden, sides * hidden, 4, gates.dtype),
             )
         if save:
             ctx.save_for_backward(framed, saved, cell, low, c_edge)
@@ -169,7 +168,7 @@ class Scan(torch.autograd.Function):
                 HEIGHT=height,
                 WIDTH=width,
                 HIDDEN=hidden,
-                **backward_blocks(lines_at_once(height, width, ctx.diagonal), hidden, saved.dtype),
+                **tiles(longest_step(height, width, ctx.diagonal), hidden, 4 * hidden, sides, saved.dtype),
             )
         _, for_weight, for_h, for_c, *_ = ctx.needs_input_grad
         weight_type, h_type, c_type = ctx.dtypes
@@ -224,14 +223,38 @@ def grad_of_h_outside(grad_gates: Tensor, weight: Tensor, diagonal: bool) -> Ten
     return (torch.stack(met, dim=2)[..., None] * by_side).sum((1, 2))
 
 
-def lines_at_once(height: int, width: int, diagonal: bool) -> int:
-    """The cells of the longest step."""
+def longest_step(height: int, width: int, diagonal: bool) -> int:
+    """In cells."""
     return min(height, width) if diagonal else width
 
 
-def forward_blocks(lines: int, hidden: int, dtype: torch.dtype) -> dict[str, Any]:
-    return {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
+def tiles(lines: int, hidden: int, factors: int, products: int, dtype: torch.dtype) -> dict[str, Any]:
+    """How a kernel cuts its work up: so that (almost) no register spills and 99 KB of shared memory are enough.
+
+    A step is `products` products of (lines, factors) with (factors, hidden), in tiles of BLOCK_M × BLOCK_K with
+    BLOCK_K × BLOCK_N; where all weights fit in 64 KB (in 16 bits: a diagonal scan's up to h = 64), they stay on chip.
+    In float32, which the tensor cores do not multiply, they are kept only if few: those products need the registers.
+    """
+    m, n, k = min(64, power_of_two(lines)), power_of_two(hidden), power_of_two(factors)
+    narrow = dtype != torch.float32
+    resident = products * n * k * dtype.itemsize <= (65536 if narrow else 16384)
+    if resident:
+        m = min(m, 32)
+    elif narrow:
+        n = min(n, 64) if m > 32 or n > 128 else n
+        k = 64 if m <= 32 and n <= 64 else 32
+    else:
+        n, k = min(n, 32), 32
+    return {
+        "RESIDENT": resident,
+        "BLOCK_M": m,
+        "BLOCK_N": n,
+        "BLOCK_K": k,
+        "num_warps": 4 if hidden <= 32 and m <= 32 else 8,
+        "num_stages": 3 if narrow else 2,
+    }
 
 
-def backward_blocks(lines: int, hidden: int, dtype: torch.dtype) -> dict[str, Any]:
-    return {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
+def power_of_two(size: int) -> int:
+    """The smallest that is not less, at least the 16 that `tl.dot` needs."""
+    return max(16, 1 << (size - 1).bit_length())
