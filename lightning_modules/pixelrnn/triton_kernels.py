@@ -4,7 +4,7 @@ Both recurrences are one scan in STEPS: a step is a diagonal of the map (DIAGONA
 column along which a cell state is handed on. One program scans one map, and nothing is shared between programs. Its
 threads exchange hidden states, cell states and their gradients through global memory (which stays in the L2 cache):
 what one step writes the next reads, and the one barrier that orders the two ends each step. Therefore no loop around it
-may be pipelined (num_stages=1): the compiler would load the next step's neighbours before they are written.
+may be pipelined (num_stages=1): that would load the next step's neighbours before they are written.
 
 The products' factors are of the gates' type, everything else is float32. With RESIDENT the weights are loaded once and
 the compiler keeps them in shared memory for the whole scan; else each step streams them from the L2 cache.
@@ -142,7 +142,7 @@ def forward(
                     g = tl.dot(h, w_g, g, input_precision="ieee")
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
-                    # Pre-activations, not activations: as many bytes, and in 16 bits 1 − σ stays exact near saturation.
+                    # Pre-activations, not activations: as many bytes, and in 16 bits 1 − σ stays precise near saturation.
                     tl.store(saved + at, o, mask=there)
                     tl.store(saved + at + HIDDEN, f, mask=there)
                     tl.store(saved + at + 2 * HIDDEN, i, mask=there)

@@ -40,11 +40,12 @@ def interpreted() -> bool:
 
 @functools.cache
 def trial(device: torch.device) -> str | None:
-    """Compiles and runs the smallest scan: a driver or a C compiler that is missing shows only then."""
+    """Compiles and runs the smallest scan, both passes: what Triton lacks (a C compiler, say) shows only then."""
     try:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            gates, weight = torch.zeros(1, 1, 1, 1, 64, device=device), torch.zeros(1, 64, 32, device=device)
             edge = torch.zeros(1, 16, device=device)
-            diagonal_scans(edge.new_zeros(1, 1, 1, 1, 64), edge.new_zeros(1, 64, 32), edge, edge)
+            diagonal_scans(gates.requires_grad_(), weight, edge, edge).sum().backward()
     except Exception as error:  # whatever it is, there is another engine
         return f"Triton does not work here ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
     return None
@@ -138,7 +139,7 @@ class Scan(torch.autograd.Function):
             )
         if save:
             ctx.save_for_backward(framed, saved, cell, low, c_edge)
-            ctx.diagonal, ctx.left, ctx.dtypes = diagonal, left, (weight.dtype, h_outside.dtype, c_outside.dtype)
+            ctx.diagonal, ctx.dtypes = diagonal, (weight.dtype, h_outside.dtype, c_outside.dtype)
         return framed[:, :, 1:, left : left + width]
 
     @staticmethod

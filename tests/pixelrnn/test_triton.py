@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.pixelrnn import triton_interpreted as interpreted
 
 LOW, FULL = torch.bfloat16, torch.float32
-TYPES = {LOW: "*bf16", FULL: "*fp32", torch.float16: "*fp16"}
+TYPES = {LOW: "*bf16", FULL: "*fp32"}
 COMPILED = list(itertools.product((64, 128, 256), (LOW, FULL), (True, False)))  # h, type, diagonal
 
 

@@ -81,7 +81,7 @@ def twice_the_same(scan, inputs: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("directions", "size"), zip([1, 2, 2, 1, 1, 1], SIZES, strict=True))
+@pytest.mark.parametrize(("directions", "size"), list(zip([1, 2, 2, 1, 1, 1], SIZES, strict=True)))
 def test_diagonal(directions, size):
     compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(directions, *size), 5e-6)
 
@@ -115,6 +115,11 @@ def test_only_what_is_asked_for():
     weight = weight.double().requires_grad_()
     triton_scan.diagonal_scans(gates, weight, h_outside, c_outside).sum().backward()
     assert weight.grad.dtype == torch.float64 and weight.grad.any()
+
+
+def test_the_trial_succeeds():
+    with torch.inference_mode():
+        assert triton_scan.trial(torch.device("cpu")) is None
 
 
 def test_no_atomics():
