@@ -142,7 +142,7 @@ def forward(
                     g = tl.dot(h, w_g, g, input_precision="ieee")
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
-                    # Pre-activations, not activations: as many bytes, and in 16 bits 1 − σ stays precise near saturation.
+                    # Not activations: these are as many bytes, and in 16 bits keep 1 − σ precise near saturation.
                     tl.store(saved + at, o, mask=there)
                     tl.store(saved + at + HIDDEN, f, mask=there)
                     tl.store(saved + at + 2 * HIDDEN, i, mask=there)

@@ -135,7 +135,7 @@ class Scan(torch.autograd.Function):
                 PADDED=framed.shape[3],
                 HIDDEN=hidden,
                 SAVE=save,
-                **tiles(longest_step(height, width, diagonal), hidden, sides * hidden, 4, gates.dtype),
+                **tiles(True, longest_step(height, width, diagonal), hidden, sides, gates.dtype),
             )
         if save:
             ctx.save_for_backward(framed, saved, cell, low, c_edge)
@@ -169,7 +169,7 @@ class Scan(torch.autograd.Function):
                 HEIGHT=height,
                 WIDTH=width,
                 HIDDEN=hidden,
-                **tiles(longest_step(height, width, ctx.diagonal), hidden, 4 * hidden, sides, saved.dtype),
+                **tiles(False, longest_step(height, width, ctx.diagonal), hidden, sides, saved.dtype),
             )
         _, for_weight, for_h, for_c, *_ = ctx.needs_input_grad
         weight_type, h_type, c_type = ctx.dtypes
@@ -229,13 +229,14 @@ def longest_step(height: int, width: int, diagonal: bool) -> int:
     return min(height, width) if diagonal else width
 
 
-def tiles(lines: int, hidden: int, factors: int, products: int, dtype: torch.dtype) -> dict[str, Any]:
+def tiles(forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype) -> dict[str, Any]:
     """How a kernel cuts its work up: so that (almost) no register spills and 99 KB of shared memory are enough.
 
-    A step is `products` products of (lines, factors) with (factors, hidden), in tiles of BLOCK_M × BLOCK_K with
+    A step's products are those of (lines, factors) with (factors, hidden), taken in tiles of BLOCK_M × BLOCK_K with
     BLOCK_K × BLOCK_N; where all weights fit in 64 KB (in 16 bits: a diagonal scan's up to h = 64), they stay on chip.
     In float32, which the tensor cores do not multiply, they are kept only if few: those products need the registers.
     """
+    products, factors = (4, sides * hidden) if forward else (sides, 4 * hidden)
     m, n, k = min(64, power_of_two(lines)), power_of_two(hidden), power_of_two(factors)
     narrow = dtype != torch.float32
     resident = products * n * k * dtype.itemsize <= (65536 if narrow else 16384)
@@ -243,7 +244,7 @@ def tiles(lines: int, hidden: int, factors: int, products: int, dtype: torch.dty
         m = min(m, 32)
     elif narrow:
         n = min(n, 64) if m > 32 or n > 128 else n
-        k = 64 if m <= 32 and n <= 64 else 32
+        k = 32 if forward and max(m, n // 2) > 32 else 64  # the forward kernel's are four tiles at a time
     else:
         n, k = min(n, 32), 32
     return {

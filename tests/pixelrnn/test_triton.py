@@ -80,7 +80,7 @@ def compile_pass(compiler, name: str, hidden: int, dtype: torch.dtype, diagonal:
     from lightning_modules.pixelrnn import triton_kernels
 
     forward, sides, size = name == "forward", 2 if diagonal else 3, 32
-    numbers = triton_scan.tiles(size, hidden, sides * hidden if forward else 4 * hidden, 4 if forward else sides, dtype)
+    numbers = triton_scan.tiles(forward, size, hidden, sides, dtype)
     launch = [numbers.pop(key) for key in ("num_warps", "num_stages")]
     numbers |= {"DIAGONAL": diagonal, "SIDES": sides, "HEIGHT": size, "WIDTH": size, "HIDDEN": hidden}
     if forward:
