@@ -109,6 +109,12 @@ def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
     compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
 
 
+def test_diagonals_longer_than_a_tile(monkeypatch):
+    tiles = triton_scan.tiles
+    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes) | {"BLOCK_M": 16})
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, 1, 3, 17, 18), 5e-6)
+
+
 def test_only_what_is_asked_for():
     """A frozen state outside has no gradient, and weights of another type get theirs in that type."""
     gates, weight, h_outside, c_outside = diagonal_inputs(1, 1, 3, 2, 2)
