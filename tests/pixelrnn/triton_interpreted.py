@@ -1,0 +1,151 @@
+"""The Triton kernels on the CPU against the references; a script, because TRITON_INTERPRET is read at import."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules.pixelrnn import triton_scan
+from lightning_modules.pixelrnn.diag_bilstm import diagonal_scan
+from lightning_modules.pixelrnn.row_lstm import row_scan
+
+SIZES = [(1, 5, 1, 1), (2, 3, 5, 7), (1, 16, 4, 1), (2, 20, 3, 6), (1, 33, 6, 5), (1, 4, 2, 35)]  # (B, h, H, W)
+
+
+class Convolution:
+    """`row_scan` asks its state-to-state convolution for the kernel's size, and its weights are an input here."""
+
+    def __init__(self, weight: Tensor):
+        self.weight, self.kernel_size = weight, weight.shape[2:]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.conv1d(x, self.weight)
+
+
+def diagonal_reference(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tensor) -> Tensor:
+    maps = [
+        diagonal_scan(z.permute(0, 3, 1, 2), lambda x, w=w: x @ w.T, h, c)
+        for z, w, h, c in zip(gates, weight, h_outside, c_outside, strict=True)
+    ]
+    return torch.stack(maps).permute(0, 1, 3, 4, 2)
+
+
+def row_reference(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tensor) -> Tensor:
+    return row_scan(gates.permute(0, 3, 1, 2), Convolution(weight), h_outside, c_outside).permute(0, 2, 3, 1)
+
+
+def diagonal_inputs(directions: int, batch: int, hidden: int, height: int, width: int) -> list[Tensor]:
+    return [
+        torch.randn(directions, batch, height, width, 4 * hidden),
+        torch.randn(directions, 4 * hidden, 2 * hidden) / hidden**0.5,
+        torch.randn(directions, hidden),
+        torch.randn(directions, hidden),
+    ]
+
+
+def row_inputs(kernel: int, batch: int, hidden: int, height: int, width: int) -> list[Tensor]:
+    return [
+        torch.randn(batch, height, width, 4 * hidden),
+        torch.randn(4 * hidden, hidden, kernel) / hidden**0.5,
+        torch.randn(hidden),
+        torch.randn(hidden),
+    ]
+
+
+def compare(scan, reference, inputs: list[Tensor], tolerance: float) -> None:
+    """Values and the gradients of every input, against the reference in float64; relative to the largest of each."""
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    found, wanted = scan(*inputs), reference(*exact)
+    # Not contiguous, as what comes from a permuted map is not.
+    towards = torch.randn_like(found.transpose(-1, -2).contiguous()).transpose(-1, -2)
+    mine = torch.autograd.grad(found, inputs, towards)
+    theirs = torch.autograd.grad(wanted, exact, towards.double())
+    with torch.no_grad():
+        unsaved = scan(*inputs)
+    names = ["values", "values without a backward pass", "gates", "weight", "h outside", "c outside"]
+    pairs = zip(names, [found, unsaved, *mine], [wanted, wanted, *theirs], strict=True)
+    for name, one, other in pairs:
+        assert one.shape == other.shape
+        worst = ((one.double() - other).abs().max() / other.abs().max()).item()
+        assert worst < tolerance, f"{name}: off by {worst:.1e} of the largest"
+
+
+def twice_the_same(scan, inputs: list[Tensor]) -> None:
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    first, second = (torch.autograd.grad(scan(*inputs).sum(), inputs) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("directions", "size"), list(zip([1, 2, 2, 1, 1, 1], SIZES, strict=True)))
+def test_diagonal(directions, size):
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(directions, *size), 5e-6)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("size", SIZES)
+def test_row(kernel, size):
+    compare(triton_scan.row_scans, row_reference, row_inputs(kernel, *size), 5e-6)
+
+
+def cut_as_for_16_bits(monkeypatch) -> None:
+    tiles = triton_scan.tiles
+    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:-1], torch.bfloat16))
+
+
+@pytest.mark.parametrize("size", [(1, 33, 2, 3), (1, 70, 2, 3), (1, 130, 2, 2)])
+def test_diagonal_in_the_tiles_of_16_bits(size, monkeypatch):
+    cut_as_for_16_bits(monkeypatch)
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, *size), 5e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 20, 3, 4), (1, 33, 2, 65), (1, 70, 2, 35)])
+def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
+    cut_as_for_16_bits(monkeypatch)
+    compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
+
+
+def test_diagonals_longer_than_a_tile(monkeypatch):
+    tiles = triton_scan.tiles
+    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes) | {"BLOCK_M": 16})
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, 1, 3, 17, 18), 5e-6)
+
+
+def test_only_what_is_asked_for():
+    """A frozen state outside has no gradient, and weights of another type get theirs in that type."""
+    gates, weight, h_outside, c_outside = diagonal_inputs(1, 1, 3, 2, 2)
+    weight = weight.double().requires_grad_()
+    triton_scan.diagonal_scans(gates, weight, h_outside, c_outside).sum().backward()
+    assert weight.grad.dtype == torch.float64 and weight.grad.any()
+
+
+def test_the_trial_succeeds():
+    with torch.inference_mode():
+        assert triton_scan.trial(torch.device("cpu")) is None
+
+
+def test_no_atomics():
+    twice_the_same(triton_scan.diagonal_scans, diagonal_inputs(2, 2, 5, 3, 2))
+
+
+@pytest.mark.parametrize("broken", range(4))
+def test_shapes_that_do_not_fit(broken):
+    inputs = diagonal_inputs(1, 1, 3, 2, 2)
+    inputs[broken] = inputs[broken][..., :-1]
+    with pytest.raises(ValueError, match="fit"):
+        triton_scan.diagonal_scans(*inputs)
+
+
+def test_even_kernels_and_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        triton_scan.row_scans(*row_inputs(2, 1, 3, 2, 2))
+    with pytest.raises(ValueError, match="float64"):
+        triton_scan.diagonal_scans(*(tensor.double() for tensor in diagonal_inputs(1, 1, 3, 2, 2)))
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, "-x", "-q", "-p", "no:cacheprovider"]))
