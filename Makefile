@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench
 
 demo: $(INSTALLED)  ## trains a Diagonal BiLSTM on handwritten digits and writes its report
 	$(BIN)/python train.py task=pixelrnn model=diag_bilstm
@@ -14,6 +14,11 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(INSTALLED)  ## every benchmark, one table each; leave the machine alone meanwhile
+	$(BIN)/python -m benchmarks.recurrence
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.sampling
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -148,7 +148,7 @@ def compression_table(metrics: dict[str, float]) -> str:
     verdict = (
         f"The file is {excess:+.2f} % off the stated likelihood, header and all: the likelihood is real."
         if excess < 1
-        else f"The file is {excess:+.2f} % off the stated likelihood: either so few images that the header weighs, or the"
+        else f"The file is {excess:+.2f} % off the stated likelihood: so few images that the header weighs, or the"
         " network looks ahead of what it predicts, and its stated likelihood is not one."
     )
     rows = [("this network's file", file), ("this network, as stated", stated)]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.pixelrnn import triton_scan
-from lightning_modules.pixelrnn.diag_bilstm import diagonal_scan
-from lightning_modules.pixelrnn.row_lstm import row_scan
+from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, diagonal_scan
+from lightning_modules.pixelrnn.recurrence import choose_engine
+from lightning_modules.pixelrnn.row_lstm import RowLayer, row_scan
 
 SIZES = [(1, 5, 1, 1), (2, 3, 5, 7), (1, 16, 4, 1), (2, 20, 3, 6), (1, 33, 6, 5), (1, 4, 2, 35)]  # (B, h, H, W)
 
@@ -113,6 +114,24 @@ def test_diagonals_longer_than_a_tile(monkeypatch):
     tiles = triton_scan.tiles
     monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes) | {"BLOCK_M": 16})
     compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, 1, 3, 17, 18), 5e-6)
+
+
+LAYERS = [lambda: DiagonalLayer(6, 3, "learned", "triton"), lambda: RowLayer(6, 3, 3, "learned", "triton")]
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_layer_with_this_engine_is_the_layer(make):
+    layer, x = make(), torch.randn(2, 12, 4, 5, requires_grad=True)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    assert choose_engine("triton", x.device, 6, double=False) == "triton"
+    inputs, values = [x, *layer.parameters()], []
+    for engine in ("triton", "reference"):
+        layer.engine = engine
+        value = layer(x)
+        values.append([value, *torch.autograd.grad(value.square().sum(), inputs)])
+    for mine, theirs in zip(*values, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_only_what_is_asked_for():
