@@ -129,10 +129,9 @@ class _WaveLSTM(torch.autograd.Function):
         hidden_edge, cell_edge = h_outside[:, None].to(x.dtype), c_outside[:, None]
         state = cell = hidden.new_empty(directions, 0, hidden_size)
         for wave, here in enumerate(_slices(waves, batch)):
-            slots_from, cell_from = (waves.hidden[wave], waves.cell[wave])
-            for slot, move in zip(slots, slots_from, strict=True):
+            for slot, move in zip(slots, waves.hidden[wave], strict=True):
                 _hand_on(inputs[:, here, slot], state, move, batch, hidden_edge)
-            _hand_on(before[:, here], cell, cell_from, batch, cell_edge)
+            _hand_on(before[:, here], cell, waves.cell[wave], batch, cell_edge)
             gate = gates[:, here]
             if mixed:
                 gate.copy_(torch.baddbmm(offset, inputs[:, here], product))
@@ -166,20 +165,7 @@ class _WaveLSTM(torch.autograd.Function):
         d_cell = torch.zeros_like(before[:, places[-1]])
         for wave in reversed(range(len(places))):
             here, there = places[wave], places[max(0, wave - 1)]
-            o, f, i, g = gates[:, here].chunk(4, 2)
-            earlier, dh = before[:, here], d_hidden[:, here]
-            tanh = torch.tanh(torch.mul(f, earlier).addcmul_(i, g))
-            d_cell += torch.ops.aten.tanh_backward(dh * o, tanh)
-            d_gate = torch.empty_like(gates[:, here])
-            d_o, d_f, d_i, d_g = d_gate.chunk(4, 2)
-            torch.mul(dh, tanh, out=d_o)
-            torch.mul(d_cell, earlier, out=d_f)
-            torch.mul(d_cell, g, out=d_i)
-            torch.mul(d_cell, i, out=d_g)
-            sigmoids = d_gate[..., : 3 * hidden_size]
-            activated = gates[:, here, : 3 * hidden_size]
-            torch.ops.aten.sigmoid_backward.grad_input(sigmoids, activated, grad_input=sigmoids)
-            torch.ops.aten.tanh_backward.grad_input(d_g, g, grad_input=d_g)
+            d_gate, d_before = _lstm_backward(gates[:, here], before[:, here], d_hidden[:, here], d_cell)
             d_bias += d_gate.sum(1)
             d_gate = d_gate.to(dtype)
             if dtype == weight.dtype:
@@ -190,13 +176,34 @@ class _WaveLSTM(torch.autograd.Function):
             d_read[:, here] = d_input[..., :state_from]
             for slot, move in zip(slots, waves.hidden[wave], strict=True):
                 _hand_back(d_input[..., slot], move, d_hidden[:, there], batch, d_h_outside)
-            d_before, d_cell = d_cell.mul_(f), torch.zeros_like(before[:, there])
+            d_cell = torch.zeros_like(before[:, there])
             _hand_back(d_before, waves.cell[wave], d_cell, batch, d_c_outside)
         d_x = None
         if ctx.needs_input_grad[0]:
             by_tap = d_read.unflatten(2, (-1, channels)).transpose(1, 2)
             d_x = _sum_on_map(by_tap, waves.reads, batch, cells)
         return d_x, d_weight, d_bias, d_h_outside, d_c_outside, None
+
+
+def _lstm_backward(gates: Tensor, before: Tensor, d_hidden: Tensor, d_cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of one LSTM step: of its pre-activations (…, 4h), and of the cell state that it started from.
+
+    `gates` are o, f, i, g after their functions; `d_cell` is what later steps want of the cell state, and is overwritten.
+    """
+    hidden_size = before.shape[-1]
+    o, f, i, g = gates.chunk(4, -1)
+    tanh = torch.tanh(torch.mul(f, before).addcmul_(i, g))
+    d_cell += torch.ops.aten.tanh_backward(d_hidden * o, tanh)
+    d_gates = torch.empty_like(gates)
+    d_o, d_f, d_i, d_g = d_gates.chunk(4, -1)
+    torch.mul(d_hidden, tanh, out=d_o)
+    torch.mul(d_cell, before, out=d_f)
+    torch.mul(d_cell, g, out=d_i)
+    torch.mul(d_cell, i, out=d_g)
+    sigmoids = d_gates[..., : 3 * hidden_size]
+    torch.ops.aten.sigmoid_backward.grad_input(sigmoids, gates[..., : 3 * hidden_size], grad_input=sigmoids)
+    torch.ops.aten.tanh_backward.grad_input(d_g, g, grad_input=d_g)
+    return d_gates, d_cell.mul_(f)
 
 
 def _slices(waves: Waves, batch: int) -> list[slice]:
