@@ -188,7 +188,7 @@ class _WaveLSTM(torch.autograd.Function):
 def _lstm_backward(gates: Tensor, before: Tensor, d_hidden: Tensor, d_cell: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of one LSTM step: of its pre-activations (…, 4h), and of the cell state that it started from.
 
-    `gates` are o, f, i, g after their functions; `d_cell` is what later steps want of the cell state, and is overwritten.
+    `gates` are o, f, i, g after their functions; `d_cell`, what later steps want of the cell state, is overwritten.
     """
     hidden_size = before.shape[-1]
     o, f, i, g = gates.chunk(4, -1)
