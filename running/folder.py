@@ -21,26 +21,29 @@ from reporting.report import write_text
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
 
 
-def provenance() -> dict[str, Any]:
+def provenance(run_folder: Path) -> dict[str, Any]:
     """Command, commit, machine and versions of this process, in words."""
     return {
         "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": git_commit(),
+        "commit": git_commit(run_folder),
         "machine": machine(),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
 
 
-def git_commit() -> str:
-    """The commit of this project's checkout, `+` appended when files differ from it; `unknown` without one."""
+def git_commit(run_folder: Path) -> str:
+    """The commit of this project's checkout, `+` appended when files other than the run's own differ from it;
+    `unknown` without one."""
+    root, own = Path(__file__).resolve().parent.parent, run_folder.resolve()
+    without_own = ["--", ".", f":(exclude){own}"] if own.is_relative_to(root) else []
 
     def git(*words: str) -> str:
-        root = Path(__file__).resolve().parent.parent
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
 
     try:
-        return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if git("status", "--porcelain") else "")
+        changed = git("status", "--porcelain", *without_own)
+        return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -58,7 +61,7 @@ def machine() -> str:
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """config.yaml: a resolved configuration with where it ran; of a run that goes on, its first command stays."""
-    path, record = folder / "config.yaml", provenance()
+    path, record = folder / "config.yaml", provenance(folder)
     if path.exists():
         record = {**OmegaConf.load(path).provenance, "went on with": record["command"]}
     config = {**config, "provenance": record}

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
+from running import folder as folder_module
 from running.check import check_command
 from running.load import load_run, read_checkpoint
 from running.precision import resolve_precision
@@ -262,3 +263,20 @@ def test_two_processes_train_and_test(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert "test/bits_per_dim" in json.loads((tmp_path / "run/metrics.json").read_text())
+
+
+def test_the_commit_is_marked_when_other_files_than_the_runs_own_differ(tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    (checkout / "running").mkdir(parents=True)
+    (checkout / "running/folder.py").write_text("")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", checkout, *words], check=True)
+    monkeypatch.setattr(folder_module, "__file__", str(checkout / "running/folder.py"))
+    own = checkout / "my run"
+    own.mkdir()
+    (own / "config.yaml").write_text("")
+    commit = folder_module.git_commit(own)
+    assert len(commit) == 12 and folder_module.git_commit(tmp_path / "elsewhere") == commit + "+"
+    (checkout / "running/folder.py").write_text("changed")
+    assert folder_module.git_commit(own) == commit + "+"
