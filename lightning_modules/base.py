@@ -38,7 +38,10 @@ class Task(L.LightningModule):
         return self.network(*inputs)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.make_optimizer(self.parameters())
+        return self.scheduled(self.make_optimizer(self.parameters()))
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimizer and its schedule over the whole training, as Lightning wants them."""
         scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
