@@ -72,8 +72,7 @@ def test_the_average_is_what_its_definition_says(tmp_path):
     """Runs of one, two and three steps train alike, so that the average can be formed by hand."""
     runs = []
     for steps in (1, 2, 3):
-        words = [word for word in AVERAGED if "val_check" not in word]
-        run_here([*words, f"trainer.max_steps={steps}"], tmp_path / str(steps))
+        run_here([*AVERAGED, f"trainer.max_steps={steps}"], tmp_path / str(steps))
         runs.append(averages(tmp_path / str(steps)))
     for step in (2, 3):
         share = 1 - min(0.9, (1 + step) / (10 + step))
@@ -85,7 +84,7 @@ def test_the_average_is_what_its_definition_says(tmp_path):
 
 
 def test_the_average_is_what_is_validated_and_tested(tmp_path):
-    run_here([*AVERAGED, "stages=[fit,test]", "trainer.max_steps=30"], tmp_path)
+    run_here([*AVERAGED, EVERY_TEN, "stages=[fit,test]", "trainer.max_steps=30"], tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     from datamodules.digits import Digits
 
@@ -103,15 +102,15 @@ def test_the_average_is_what_is_validated_and_tested(tmp_path):
 
 
 def test_a_resumed_run_goes_on_with_both_sets_of_weights(tmp_path):
-    run_here([*AVERAGED, "trainer.max_steps=35"], tmp_path / "whole")
-    run_here([*AVERAGED, "trainer.max_steps=17"], tmp_path / "halves")
+    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=35"], tmp_path / "whole")
+    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=17"], tmp_path / "halves")
     run_here(["stages=[fit]", f"ckpt_path={tmp_path / 'halves'}", "trainer.max_steps=35"], tmp_path / "halves")
     for whole, halves in zip(averages(tmp_path / "whole"), averages(tmp_path / "halves"), strict=True):
         for name, value in whole.items():
             assert torch.equal(value, halves[name]), name
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "halves")]
-    whole, halves = ({r["step"]: r["val/loss"] for r in some if r["val/loss"]} for some in rows)
-    assert all(halves[step] == loss for step, loss in whole.items())
+    whole, halves = ([row["val/loss"] for row in some if row["val/loss"]] for some in rows)
+    assert len(whole) == 4 and set(whole) < set(halves), "the validations, but for the one at the stop, are the same"
 
 
 def test_training_begins_small_and_ends_at_full_size(tmp_path, monkeypatch):
