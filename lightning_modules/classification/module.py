@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -9,12 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
 
 from datamodules.errors import UsageError
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
+from lightning_modules.classification.analysis import BINS
 from lightning_modules.classification.averaging import WeightAverage
 from lightning_modules.classification.initialisation import identity_, whiten_
+from lightning_modules.classification.report import report_sections
 from lightning_modules.classification.views import view_logits
 from reporting.report import Section
 
@@ -25,7 +35,8 @@ class Classification(Task):
     """Cross-entropy over classes.
 
     Logs, for train, val and test: `loss` (cross-entropy in nats, without label smoothing, so that the splits compare)
-    and `accuracy`; with test-time augmentation `test/accuracy_tta` too. The training figures are means over what was
+    and `accuracy`; of test also `precision_macro`, `recall_macro`, `f1_macro`, `calibration_error`, and with test-time
+    augmentation `accuracy_tta`. The training figures are means over what was
     trained on since the last validation, augmentation and dropout and all.
 
     Args:
@@ -39,6 +50,7 @@ class Classification(Task):
         early_size: height and width that images are scaled to in the first part of training, which is faster.
         early_part: that part, a fraction of all steps; 0: none.
         tta: test also with test-time augmentation: see `views.py`.
+        shown_images: numbers of test images whose feature maps the report shows.
 
     Raises:
         UsageError: a number is impossible.
@@ -56,6 +68,7 @@ class Classification(Task):
         early_size: int = 24,
         early_part: float = 0.0,
         tta: bool = False,
+        shown_images: Sequence[int] = (0, 1, 2, 3),
     ):
         super().__init__(network, optimizer, scheduler)
         for name, value in {"label_smoothing": label_smoothing, "average": average, "early_part": early_part}.items():
@@ -67,11 +80,21 @@ class Classification(Task):
             raise UsageError(f"task.module.early_size is {early_size}, but the network needs {network.smallest}.")
         self.label_smoothing, self.initialisation, self.norm_bias_lr = label_smoothing, initialisation, norm_bias_lr
         self.average, self.early_size, self.early_part, self.tta = average, early_size, early_part, tta
+        self.shown_images = list(shown_images)
         self.losses = split_means()
         self.accuracies = nn.ModuleDict()
         for name in ("train_accuracy", "val_accuracy", "test_accuracy", "test_accuracy_tta"):
             self.accuracies[name] = MulticlassAccuracy(network.spec.classes, average="micro")
             self.accuracies[name].persistent(True)  # an epoch resumed midway goes on
+        classes = {"num_classes": network.spec.classes}
+        self.test_figures = MetricCollection(
+            {
+                "test/precision_macro": MulticlassPrecision(**classes),
+                "test/recall_macro": MulticlassRecall(**classes),
+                "test/f1_macro": MulticlassF1Score(**classes),
+                "test/calibration_error": MulticlassCalibrationError(**classes, n_bins=BINS),
+            }
+        )
         self.tested: list[dict[str, np.ndarray]] = []
 
     def setup(self, stage: str) -> None:
@@ -144,6 +167,7 @@ class Classification(Task):
         logits = self.network(images).float()
         self._update(logits, labels, "test")
         rows = {"label": labels, "probabilities": logits.softmax(1)}
+        self.test_figures.update(rows["probabilities"], labels)
         if self.tta:
             averaged = view_logits(self.network, images)
             self.accuracies["test_accuracy_tta"].update(averaged, labels)
@@ -152,11 +176,23 @@ class Classification(Task):
 
     def on_test_epoch_end(self) -> None:
         self._log_split("test")
+        self.log_dict(self.test_figures.compute())
+        self.test_figures.reset()
 
     def predictions(self) -> dict[str, np.ndarray]:
         """For each image tested, in order: its label, and the probability of each class (N, classes)."""
         return {name: np.concatenate([batch[name] for batch in self.tested]) for name in self.tested[0]}
 
     def report(self, run: Any) -> list[Section]:
-        """What the run's report shows."""
-        return []
+        """What the run's report shows.
+
+        Raises:
+            UsageError: an image to be shown is not in the test split.
+        """
+        there = len(run.datamodule.splits["test"].images)
+        for number in self.shown_images:
+            if not 0 <= number < there:
+                raise UsageError(
+                    f"task.module.shown_images names {number}, but the test images are numbered 0 to {there - 1}."
+                )
+        return report_sections(self.network, run, self.shown_images)

@@ -22,14 +22,8 @@ from tests.conftest import run_here
 
 SPEC = ImageSpec(1, 8, 8, 17, 10)
 SMALL = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true", "patience=null"]
-AVERAGED = [
-    *SMALL,
-    "stages=[fit]",
-    "model.dropout=0.0",
-    "task.module.average=0.9",
-    "scheduler=constant",
-    "trainer.val_check_interval=10",
-]
+AVERAGED = [*SMALL, "stages=[fit]", "model.dropout=0.0", "task.module.average=0.9", "scheduler=constant"]
+EVERY_TEN = "trainer.val_check_interval=10"
 
 
 def module(**settings) -> Classification:
