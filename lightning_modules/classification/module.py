@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -20,9 +21,10 @@ from torchmetrics.classification import (
 )
 
 from datamodules.errors import UsageError
-from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
+from lightning_modules.base import ComparedRun, MakeOptimizer, MakeScheduler, Task, split_means
 from lightning_modules.classification.analysis import BINS
 from lightning_modules.classification.averaging import WeightAverage
+from lightning_modules.classification.comparison import comparison_sections
 from lightning_modules.classification.initialisation import identity_, whiten_
 from lightning_modules.classification.report import report_sections
 from lightning_modules.classification.views import view_logits
@@ -180,8 +182,27 @@ class Classification(Task):
         self.test_figures.reset()
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """For each image tested, in order: its label, and the probability of each class (N, classes)."""
-        return {name: np.concatenate([batch[name] for batch in self.tested]) for name in self.tested[0]}
+        """For each image tested, in order: its label, and the probability of each class (N, classes); and the classes'
+        names."""
+        rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in self.tested[0]}
+        return {**rows, "class_names": np.array(self.trainer.datamodule.class_names)}
+
+    @staticmethod
+    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """For each test image whether the class is right, and its cross-entropy; of averaged views too, where kept."""
+        label, found = predictions["label"], {}
+        for name, kept in predictions.items():
+            if name.startswith("probabilities"):
+                suffix = name.removeprefix("probabilities")
+                chosen = np.take_along_axis(kept, label[:, None], 1)[:, 0].astype(np.float64)
+                found[f"accuracy{suffix}"] = (kept.argmax(1) == label).astype(np.float64)
+                found[f"loss{suffix}"] = -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))
+        return found
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """F1 of each class, the confusion matrices, and their differences."""
+        return comparison_sections(runs, folder)
 
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows.
