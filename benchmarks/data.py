@@ -133,9 +133,8 @@ def main() -> None:
     for number, (name, speeds) in enumerate(found.items()):
         batches = [told(alone["usual"]), told(alone["ours"])][number] if number < 2 else ""
         seconds = EPOCH / statistics.median(speeds)
-        print(
-            f"| {name} | {told(speeds)} | {seconds:,.0f} | {ratio(speeds, base)} | {ratio(speeds, before)} | {batches} |"
-        )
+        cells = [name, told(speeds), f"{seconds:,.0f}", ratio(speeds, base), ratio(speeds, before), batches]
+        print(f"| {' | '.join(cells)} |")
         before = speeds
 
 
