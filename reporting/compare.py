@@ -228,8 +228,13 @@ def save_compared_curves(path: Path, runs: Sequence[ComparedRun]) -> bool:
     return True
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Prints the page's path; a mistake is one sentence on stderr and exit status 1."""
     try:
         print(main())
     except UsageError as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    command()
