@@ -81,9 +81,8 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
 
 def test_runs_of_one_experiment_or_model_are_told_apart(two_runs):
     runs = read_runs([two_runs[0], two_runs[1], two_runs[0]])
-    commands = ["python train.py experiment=a", "python train.py experiment=b", "python train.py experiment=a seed=1"]
-    for run, command in zip(runs, commands, strict=True):
-        run.config.provenance.command = command
+    for run, words in zip(runs, ["experiment=a", "experiment=b", "experiment=a seed=1"], strict=True):
+        run.config.provenance.command = f"python train.py {words}"
     assert names(runs) == ["a 1", "b", "a 2"]
     assert all(len(cells) == 3 for cells in differing_settings(runs).values())
 
