@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from datamodules.augment import FlipAndCrop
 from datamodules.cache import cached_arrays
 from datamodules.cifar10_files import CLASS_NAMES, SHAPE, local_source
 from datamodules.image import ImageDataModule, Split, cut_validation
@@ -21,6 +24,7 @@ class CIFAR10(ImageDataModule):
         path: the folder looked in, `paths.data`; then the Hub is asked.
         cache: the folder for the decoded arrays (180 MB), `paths.cache`.
         val_items: validation images, the same ones in every run.
+        flip, crop_padding: of training images, see `FlipAndCrop`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
@@ -33,10 +37,12 @@ class CIFAR10(ImageDataModule):
         eval_batch_size: int = 250,
         val_items: int = 5000,
         seed: int = 0,
+        flip: str = "none",
+        crop_padding: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
-        self.val_items = val_items
+        self.val_items, self.flip_and_crop = val_items, FlipAndCrop(flip, crop_padding, seed)
 
     @property
     def spec(self) -> ImageSpec:
@@ -52,6 +58,9 @@ class CIFAR10(ImageDataModule):
         given, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return {"train": train, "val": val, "test": test}
+
+    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
+        return self.flip_and_crop(images, rng, rows, epoch)
 
     def _from_hub(self) -> Source:
         looked_for = (

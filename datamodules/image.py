@@ -56,8 +56,14 @@ class ImageDataModule(L.LightningDataModule):
         """What a reader of this data's figures must know; empty when there is nothing."""
         return ""
 
-    def augment(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What a training batch's images (B, C, H, W) become; `rng` is a function of (seed, epoch, batch number)."""
+    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """What a training batch's images (B, C, H, W) become.
+
+        Args:
+            rng: a function of (seed, epoch, batch number).
+            rows: each image's number in the split (B,).
+            epoch: from 0.
+        """
         return images
 
     @abstractmethod

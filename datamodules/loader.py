@@ -38,8 +38,8 @@ class BatchLoader:
         seed: shuffles with it, anew every epoch; None keeps the given order.
         rank, world: this process's number and how many there are; each takes every world-th item.
         even: drop the few last items that not every process would get (training needs equal counts).
-        augment: what each batch's images become, given a generator that is a function of (seed, epoch, batch number);
-            training only: it needs the seed.
+        augment: what each batch's images become, given them, a generator that is a function of (seed, epoch, batch
+            number), the images' numbers and the epoch; training only: it needs the seed.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
     with the batches it has not seen (`running.callbacks.Record` saves and restores it).
@@ -56,7 +56,7 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         even: bool = False,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        augment: Callable[[np.ndarray, np.random.Generator, np.ndarray, int], np.ndarray] | None = None,
     ):
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.rank, self.world, self.even, self.augment = rank, world, even, augment
@@ -81,7 +81,7 @@ class BatchLoader:
             self._batches_done = number + 1 if number + 1 < len(self) else 0
             images = self.images[rows]
             if self.augment:
-                images = self.augment(images, self._generator(number))
+                images = self.augment(images, self._generator(number), rows, self.sampler.epoch)
             yield torch.from_numpy(images), torch.from_numpy(self.labels[rows].astype(np.int64))
 
     def _generator(self, number: int) -> np.random.Generator:

@@ -121,7 +121,7 @@ class MNIST(ImageDataModule):
         folders = ", ".join(f"{folder}/" for folder in FOLDERS)
         return f"{amat}train-images-idx3-ubyte[.gz] in {folders} of {self.path}"
 
-    def augment(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
         return draw(images, rng) if self.binarize == "dynamic" else images
 
 

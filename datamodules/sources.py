@@ -45,8 +45,10 @@ def read_source(source: Source, title: str, shape: tuple[int, int, int], classes
                 images, labels = source.read(part)
                 if images.shape != (len(labels), *shape) or images.dtype != np.uint8 or not len(labels):
                     raise ValueError(f"images {images.shape} of {images.dtype} for {len(labels)} labels")
-                if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-                    raise ValueError(f"labels other than 0 to {classes - 1}")
+                if labels.dtype.kind not in "iu":
+                    raise ValueError(f"labels of {labels.dtype}")
+                if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
+                    raise ValueError(f"row {wrong[0]} has the label {labels[wrong[0]]}, not one of 0 to {classes - 1}")
             pieces.append((images, labels.astype(np.int64)))
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = map(np.concatenate, zip(*pieces, strict=True))
     return arrays
@@ -60,7 +62,9 @@ def damage_named(name: object, title: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{name} is damaged or not {title} ({_reason(error)}).") from error
+        raise UsageError(
+            f"{name} is damaged or not {title} ({_reason(error)}): fetch it anew, or give another folder as paths.data."
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -153,10 +157,12 @@ def decode_table(
     images = np.empty((len(pngs), height, width, channels), np.uint8)
     progress = {"console": Console(stderr=True), "disable": not sys.stderr.isatty(), "transient": True}
     for row, png in enumerate(track(pngs, f"Decoding {name}", **progress)):
-        with Image.open(BytesIO(png)) as image:
-            if (image.mode, image.size) != (mode, (width, height)):
-                raise ValueError(
-                    f"image {row} is {image.mode} {image.width}×{image.height}, not {mode} {width}×{height}"
-                )
-            images[row] = np.asarray(image).reshape(height, width, channels)
+        try:
+            with Image.open(BytesIO(png or b"")) as image:
+                found, pixels = f"{image.mode} {image.width}×{image.height}", np.asarray(image)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"row {row} holds no whole image") from error
+        if found != f"{mode} {width}×{height}":
+            raise ValueError(f"image {row} is {found}, not {mode} {width}×{height}")
+        images[row] = pixels.reshape(height, width, channels)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), table["label"].to_numpy()

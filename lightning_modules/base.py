@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import nn
 from torchmetrics import MeanMetric
 
@@ -16,6 +18,16 @@ from reporting.report import Section
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 MakeScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class ComparedRun(NamedTuple):
+    """A finished run beside others: a short name, its configuration, final figures and predictions."""
+
+    name: str
+    folder: Path
+    config: DictConfig
+    metrics: dict[str, float]
+    predictions: dict[str, np.ndarray]
 
 
 class Task(L.LightningModule):
@@ -38,7 +50,10 @@ class Task(L.LightningModule):
         return self.network(*inputs)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.make_optimizer(self.parameters())
+        return self.scheduled(self.make_optimizer(self.parameters()))
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimizer and its schedule over the whole training, as Lightning wants them."""
         scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -49,6 +64,16 @@ class Task(L.LightningModule):
     @abstractmethod
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows; `run` is a `running.run.Run`."""
+
+    @staticmethod
+    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of what `predictions` kept, figures of each test item by name (N,), whose means two runs are compared by."""
+        return {}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """What a page that compares runs of this task shows beyond what all tasks do; pictures go into `folder`."""
+        return []
 
 
 def split_means() -> nn.ModuleDict:

@@ -18,3 +18,22 @@ def one_cycle(optimizer: Optimizer, total_steps: int, max_lr: float, pct_start: 
     optimizer that was given none.
     """
     return OneCycleLR(optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=False)
+
+
+def warmup_linear(optimizer: Optimizer, total_steps: int, warmup: float, first: float, last: float) -> LambdaLR:
+    """From `first` times each group's own learning rate up to it over the first `warmup` of the steps, then down to
+    `last` times it, both in a straight line.
+
+    Raises:
+        ValueError: `warmup` is not a share of the steps.
+    """
+    if not 0 <= warmup < 1:
+        raise ValueError(f"scheduler.warmup is {warmup}, but it must be from 0 up to, not including, 1")
+    peak = warmup * total_steps
+
+    def factor(step: int) -> float:
+        if step < peak:
+            return first + (1 - first) * step / peak
+        return 1 + (last - 1) * (step - peak) / (total_steps - peak)
+
+    return LambdaLR(optimizer, factor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -55,20 +55,24 @@ def read_curves(metrics_csv: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def save_curves(path: Path, metrics_csv: Path, metric: str) -> bool:
-    """`metric` (say bits_per_dim) of every split against training steps; False if there was nothing to draw."""
+def save_curves(path: Path, metrics_csv: Path, metrics: Sequence[str]) -> bool:
+    """Each of `metrics` (say bits_per_dim) of every split against training steps; False with nothing to draw."""
     curves = read_curves(metrics_csv)
-    drawn = {split: curves[f"{split}/{metric}"] for split in SPLITS if f"{split}/{metric}" in curves}
-    if not drawn:
+    metrics = [metric for metric in metrics if any(f"{split}/{metric}" in curves for split in SPLITS)]
+    if not metrics:
         return False
-    figure, axis = plt.subplots(figsize=(7, 4))
-    for split, points in drawn.items():
-        steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, "o" if len(points) == 1 else "-", label=split)
-    axis.set_xlabel("training steps")
-    axis.set_ylabel(metric.replace("_", " "))
-    axis.grid(alpha=0.3)
-    axis.legend()
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(7 if len(metrics) == 1 else 5 * len(metrics), 4), squeeze=False
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for split in SPLITS:
+            if points := curves.get(f"{split}/{metric}"):
+                steps, values = zip(*points, strict=True)
+                axis.plot(steps, values, "o" if len(points) == 1 else "-", label=split)
+        axis.set_xlabel("training steps")
+        axis.set_ylabel(metric.replace("_", " "))
+        axis.grid(alpha=0.3)
+        axis.legend()
     save(figure, path)
     return True
 

@@ -219,8 +219,9 @@ def report(run: Run) -> None:
         return
     run.metrics = files.read_metrics(run.folder) | run.metrics
     sections = run.module.report(run)
-    curves, metric = run.folder / "metrics.csv", run.config.task.monitor.split("/")[1]
-    if curves.exists() and save_curves(run.folder / "figures" / "curves.png", curves, metric):
+    curves = run.folder / "metrics.csv"
+    metrics = run.config.task.get("curves", [run.config.task.monitor.split("/")[1]])
+    if curves.exists() and save_curves(run.folder / "figures" / "curves.png", curves, metrics):
         text = "Training figures are means since the last validation."
         sections.append(Section("Curves", text, "figures/curves.png"))
     record = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml").provenance)

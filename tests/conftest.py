@@ -34,6 +34,12 @@ class Smallest:
 
 
 SMALLEST = {
+    "classification": Smallest(
+        ["model.filters=4", "model.depth=3"],
+        ImageSpec(3, 9, 8, 256, classes=5),
+        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
+        lambda spec, batch: (batch, spec.classes),
+    ),
     "pixelrnn": Smallest(
         ["task.module.samples=4", "task.module.completions=2", "model.hidden=6", "model.layers=1"],
         ImageSpec(3, 5, 4, 7),

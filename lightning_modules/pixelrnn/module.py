@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ class PixelRNN(Task):
         """For each image tested, in order: its label and its nats; and the mean nats of each pixel (H, W)."""
         rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in ("label", "nats")}
         return {**rows, "pixel_nats": sum(batch["sum"] for batch in self.tested) / len(rows["nats"])}
+
+    @staticmethod
+    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Each test image's nats."""
+        return {"nats_per_image": predictions["nats"]}
 
     def _how(self, labels: Tensor | None) -> dict[str, Any]:
         generator = torch.Generator(self.device).manual_seed(self.seed)

@@ -87,7 +87,8 @@ def snapshots_in(folder: Path) -> dict[int, Path]:
 
 def training_images(datamodule: Any) -> np.ndarray:
     """The training images as the network sees them: augmented, or drawn anew, once from a fixed seed."""
-    return datamodule.augment(np.asarray(datamodule.splits["train"].images), np.random.default_rng(0))
+    images = np.asarray(datamodule.splits["train"].images)
+    return datamodule.augment(images, np.random.default_rng(0), np.arange(len(images)), epoch=0)
 
 
 def nearest_section(network: AutoregressiveNetwork, run: Any, count: int = 16) -> Section:

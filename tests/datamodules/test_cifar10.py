@@ -58,6 +58,10 @@ def table(split: Split, column: str = "img", **options) -> pa.Table:
     return pa.table({column: pa.array(images, kind), "label": pa.array(split.labels)})
 
 
+def images_table(images: list[bytes | None]) -> pa.Table:
+    return pa.table({"img": [{"bytes": content, "path": "x.png"} for content in images], "label": [1] * len(images)})
+
+
 def write_parquet(folder: Path, made_up: dict[str, list[Split]], column: str = "img") -> Path:
     folder.mkdir(parents=True)
     for split, batches in made_up.items():
@@ -231,8 +235,10 @@ def test_missing_batch_is_named(tmp_path, made_up, write, form, name):
 
 
 def refused(path: Path, file: str, reason: str = "") -> None:
-    """Loading names the file in one sentence, and leaves no cache."""
-    with pytest.raises(UsageError, match=rf"{file} is damaged or not CIFAR-10 \(.*{reason}") as error:
+    """Loading names the file and what to do in one sentence, and leaves no cache."""
+    with pytest.raises(
+        UsageError, match=rf"{file} is damaged or not CIFAR-10 \(.*{reason}.*\): fetch it anew"
+    ) as error:
         load(path)
     assert "\n" not in str(error.value)
     assert not [folder for folder in (path / "cache").iterdir() if folder.is_dir()]
@@ -259,16 +265,17 @@ def test_images_and_labels_that_are_not_cifar10(tmp_path, made_up):
     wrong = {
         "not RGB 32×32": table(batch, size=(28, 28)),
         "image 0 is L 32×32": table(batch, mode="L"),
-        "labels other than 0 to 9": table(Split(batch.images, batch.labels + 5)),
+        "row 2 has the label 10, not one of 0 to 9": table(Split(batch.images, np.array([0, 9, 10, 11, 1, 2]))),
+        "row 0 has the label -1": table(Split(batch.images, batch.labels * 0 - 1)),
         "img": table(batch, "picture"),
         "label": table(batch).rename_columns(["img", "fine_label"]),
         "its classes are apple": table(batch).replace_schema_metadata(
             {"huggingface": '{"info": {"features": {"label": {"names": ["apple", "bear"]}}}}'}
         ),
         "for 0 labels": table(Split(batch.images[:0], batch.labels[:0])),
-        "cannot identify image": pa.table(
-            {"img": [{"bytes": b"no picture", "path": None}], "label": [1]}
-        ),
+        "row 1 holds no whole image": images_table([png(batch.images[0]), b"no picture"]),
+        "row 0 holds no whole image": images_table([png(batch.images[0])[:400]]),
+        "holds no whole image": images_table([None]),
     }  # fmt: skip
     for reason, content in wrong.items():
         pq.write_table(content, file)

@@ -236,7 +236,7 @@ IDX_DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "cannot reshape": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
     "does not begin as an IDX file of 3": ("t10k-images-idx3-ubyte", lambda content: b"\0\0\x08\x01" + content[4:]),
     "does not begin as an IDX file of 1": ("t10k-labels-idx1-ubyte", lambda content: content[:7]),
-    "labels other than 0 to 9": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x0a"),
+    "the label 10, not one of 0 to 9": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x0a"),
     "for 11 labels": ("t10k-labels-idx1-ubyte", lambda content: b"\0\0\x08\x01\0\0\0\x0b" + content[9:]),
 }
 

@@ -1,0 +1,178 @@
+"""What a recipe is made of: the weights' average, parameter groups, the schedule, early sizes, views."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datamodules.errors import UsageError
+from datamodules.spec import ImageSpec
+from lightning_modules.classification import CNN, Classification
+from lightning_modules.classification.views import view_logits
+from lightning_modules.schedules import constant, warmup_linear
+from running.load import load_run, read_checkpoint
+from tests.conftest import run_here
+
+SPEC = ImageSpec(1, 8, 8, 17, 10)
+SMALL = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true", "patience=null"]
+AVERAGED = [*SMALL, "stages=[fit]", "model.dropout=0.0", "task.module.average=0.9", "scheduler=constant"]
+EVERY_TEN = "trainer.val_check_interval=10"
+
+
+def module(**settings) -> Classification:
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5, momentum=0.9, weight_decay=0.1)  # noqa: E731
+    return Classification(CNN(SPEC, filters=2, depth=3), sgd, constant, **settings)
+
+
+def test_weight_decay_is_for_kernels_and_only_norm_biases_have_their_own_rate():
+    made = module(norm_bias_lr=8.0)
+    made.scheduled = lambda optimizer: {"optimizer": optimizer}
+    kernels, vectors, norm_biases = made.configure_optimizers()["optimizer"].param_groups
+    assert [group["weight_decay"] for group in (kernels, vectors, norm_biases)] == [0.1, 0.0, 0.0]
+    assert [group["lr"] for group in (kernels, vectors, norm_biases)] == [0.5, 0.5, 4.0]
+    assert [p.ndim for p in kernels["params"]] == [4, 4, 4, 2]
+    assert len(vectors["params"]) == 4 and any(p is made.network.head.bias for p in vectors["params"])
+    assert [id(p) for p in norm_biases["params"]] == [id(layer[1].bias) for layer in made.network.layers]
+
+
+def test_warmup_linear_goes_up_then_down_in_straight_lines():
+    parameters = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 8.0}]
+    optimizer = torch.optim.SGD(parameters, lr=2.0)
+    schedule, found = warmup_linear(optimizer, 10, warmup=0.4, first=0.5, last=0.1), []
+    for _ in range(11):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    expected = np.array([0.5, 0.625, 0.75, 0.875, 1, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1])
+    np.testing.assert_allclose(found, np.stack([2 * expected, 8 * expected], 1))
+    with pytest.raises(ValueError, match=r"scheduler\.warmup is 1"):
+        warmup_linear(optimizer, 10, warmup=1, first=0, last=0)
+
+
+def averages(folder: Path) -> tuple[dict, dict]:
+    checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
+    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
+    return weights, checkpoint["training_weights"]["weights"]
+
+
+def test_the_average_is_what_its_definition_says(tmp_path):
+    """Runs of one, two and three steps train alike, so that the average can be formed by hand."""
+    runs = []
+    for steps in (1, 2, 3):
+        run_here([*AVERAGED, f"trainer.max_steps={steps}"], tmp_path / str(steps))
+        runs.append(averages(tmp_path / str(steps)))
+    for step in (2, 3):
+        share = 1 - min(0.9, (1 + step) / (10 + step))
+        for name, before in runs[step - 2][0].items():
+            trained, found = runs[step - 1][1][name], runs[step - 1][0][name]
+            expected = before + share * (trained - before) if before.is_floating_point() else trained
+            torch.testing.assert_close(found, expected)
+            assert name.endswith("num_batches_tracked") or not torch.equal(found, trained)
+
+
+def test_the_average_is_what_is_validated_and_tested(tmp_path):
+    run_here([*AVERAGED, EVERY_TEN, "stages=[fit,test]", "trainer.max_steps=30"], tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    from datamodules.digits import Digits
+
+    data = Digits()
+    data.prepare_data()
+    network, _, _ = load_run(tmp_path)
+    for split in ("val", "test"):
+        images, labels = data.splits[split]
+        with torch.no_grad():
+            logits = network(torch.from_numpy(images))
+        assert metrics[f"{split}/loss"] == pytest.approx(
+            F.cross_entropy(logits, torch.from_numpy(labels)).item(), rel=1e-5
+        )
+        assert metrics[f"{split}/accuracy"] == pytest.approx((logits.argmax(1).numpy() == labels).mean(), rel=1e-6)
+
+
+def test_a_resumed_run_goes_on_with_both_sets_of_weights(tmp_path):
+    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=35"], tmp_path / "whole")
+    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=17"], tmp_path / "halves")
+    run_here(["stages=[fit]", f"ckpt_path={tmp_path / 'halves'}", "trainer.max_steps=35"], tmp_path / "halves")
+    for whole, halves in zip(averages(tmp_path / "whole"), averages(tmp_path / "halves"), strict=True):
+        for name, value in whole.items():
+            assert torch.equal(value, halves[name]), name
+    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "halves")]
+    whole, halves = ([row["val/loss"] for row in some if row["val/loss"]] for some in rows)
+    assert len(whole) == 4 and set(whole) < set(halves), "the validations, but for the one at the stop, are the same"
+
+
+def test_training_begins_small_and_ends_at_full_size(tmp_path, monkeypatch):
+    seen, forward = [], CNN.forward
+
+    def noting(self, images):
+        seen.append((self.training, *images.shape[2:]))
+        return forward(self, images)
+
+    monkeypatch.setattr(CNN, "forward", noting)
+    words = ["task.module.early_size=5", "task.module.early_part=0.4", "trainer.max_steps=10", "stages=[fit]"]
+    run_here([*SMALL, *words], tmp_path)
+    training = [size for trained, *size in seen if trained]
+    assert training == [[5, 5]] * 4 + [[8, 8]] * 6
+    assert all(size == [8, 8] for trained, *size in seen if not trained)
+
+
+def test_views_are_six_passes_with_their_weights():
+    network = CNN(SPEC, filters=3, depth=3).eval()
+    images = torch.randint(0, 17, (4, 1, 8, 8), dtype=torch.uint8)
+    padded = F.pad(images.float(), (1, 1, 1, 1), mode="reflect")
+    with torch.no_grad():
+        expected = sum(
+            weight * (network(view) + network(view.flip(3))) / 2
+            for weight, view in [(0.5, images.float()), (0.25, padded[..., :8, :8]), (0.25, padded[..., 2:, 2:])]
+        )
+        torch.testing.assert_close(view_logits(network, images), expected)
+
+
+def test_tested_with_and_without_views(tmp_path):
+    run_here([*SMALL, "task.module.tta=true", "trainer.max_steps=20", "stages=[fit,test]"], tmp_path)
+    metrics, kept = json.loads((tmp_path / "metrics.json").read_text()), np.load(tmp_path / "predictions.npz")
+    for name in ("accuracy", "accuracy_tta"):
+        predicted = kept["probabilities" + name.removeprefix("accuracy")].argmax(1)
+        assert metrics[f"test/{name}"] == pytest.approx((predicted == kept["label"]).mean(), rel=1e-6)
+    np.testing.assert_allclose(kept["probabilities"].sum(1), 1, rtol=1e-5)
+
+
+def test_label_smoothing_is_trained_on_but_not_reported(tmp_path):
+    words = [*SMALL, "stages=[fit]", "trainer.max_steps=1", "optimizer.lr=0.0", "trainer.log_every_n_steps=1"]
+    found = []
+    for smoothing in (0.0, 0.5):
+        run_here([*words, f"task.module.label_smoothing={smoothing}"], tmp_path / str(smoothing))
+        rows = list(csv.DictReader((tmp_path / str(smoothing) / "metrics.csv").open()))
+        found.append({key: value for row in rows for key, value in row.items() if value})
+    assert (
+        found[0]["train/loss"] == found[1]["train/loss"] and found[0]["train/loss_step"] != found[1]["train/loss_step"]
+    )
+
+
+def test_whitened_weights_begin_a_run_but_not_its_continuation(tmp_path):
+    words = [*SMALL, "stages=[fit]", "task.module.initialisation=whitened", "optimizer.lr=0.0", "trainer.max_steps=2"]
+    run_here([*words, "scheduler=constant"], tmp_path)
+    first = load_run(tmp_path).network.layers[0][0].weight
+    assert torch.equal(first[2:4], -first[:2])
+    run_here(["stages=[fit]", f"ckpt_path={tmp_path}", "trainer.max_steps=4"], tmp_path)
+    assert torch.equal(load_run(tmp_path).network.layers[0][0].weight, first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"average": -0.1}, "average is -0.1"),
+        ({"initialisation": "zero"}, "initialisation is zero: choose default or whitened"),
+        ({"early_part": 0.5, "early_size": 1}, "early_size is 1, but the network needs 2"),
+    ],
+)
+def test_impossible_settings_are_one_sentence(settings, message):
+    with pytest.raises(UsageError, match=message):
+        module(**settings)
