@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -51,7 +51,7 @@ class Task(L.LightningModule):
         """What the run's report shows; `run` is a `running.run.Run`."""
 
 
-def split_means() -> nn.ModuleDict:
+def split_means(splits: Sequence[str] = ("train", "val", "test")) -> nn.ModuleDict:
     """A mean for each split: `train_mean`, `val_mean`, `test_mean`.
 
     They are kept in the checkpoint, so that an epoch resumed midway goes on. NaN shows, it is not left out. Double
@@ -59,7 +59,7 @@ def split_means() -> nn.ModuleDict:
     """
     dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
     means = nn.ModuleDict()
-    for split in ("train", "val", "test"):
+    for split in splits:
         mean = MeanMetric(nan_strategy="disable")
         mean.persistent(True)
         means[f"{split}_mean"] = mean.set_dtype(dtype)
