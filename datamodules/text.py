@@ -110,7 +110,9 @@ class TextDataModule(L.LightningDataModule):
             "temporal": "the first 90 % trains, the next 5 % validates",
             "random": f"windows of {self.window} pooled from the first 95 % train and validate (overlapping)",
         }[self.split]
-        tail = "last 10 % tests, of which the first half validates" if self.test_from == TRAIN_UP_TO else "last 5 % tests"
+        tail = (
+            "last 10 % tests, of which the first half validates" if self.test_from == TRAIN_UP_TO else "last 5 % tests"
+        )
         return f"{len(self.codes):,} {units}, {len(self.spec.tokens):,} distinct; {how}, the {tail}"
 
     def prepare_data(self) -> None:

@@ -30,15 +30,26 @@ def likelihood_table(network: RecurrentLM, run: Any) -> str:
             how = {"train": ", while training", "val": f", {scoring}"}.get(name, "")
             loss, accuracy = (metrics[key.format(figure)] for figure in ("loss", "accuracy"))
             rows.append((f"**{model}, {name}{how}**", loss, accuracy, "this run"))
-    for entry in run.config.published:
-        if entry.data == run.config.choices.data:
-            for name, figures in entry.figures.items():
-                rows.append((f"{name}, {entry.split}", figures.loss, figures.get("accuracy"), entry.source))
+    rows += published_rows(run)
     lines = [f"| | nats/{unit} | perplexity | bits/{unit} | accuracy | |", "|---|---:|---:|---:|---:|---|"]
     for name, loss, accuracy, source in rows:
         right = "" if accuracy is None else f"{accuracy:.2%}"
         lines.append(f"| {name} | {loss:.4f} | {math.exp(loss):.3f} | {loss / math.log(2):.4f} | {right} | {source} |")
     return "\n".join(lines)
+
+
+def published_rows(run: Any) -> list[tuple[str, float, float | None, str]]:
+    """Others' figures on this data: name, nats, accuracy if they gave it, source."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for entry in run.config.published:
+        if entry.data == run.config.choices.data:
+            for name, value in entry.figures.items():
+                found.setdefault((f"{name}, {entry.split}", entry.source), {})[entry.metric] = value
+    rows = []
+    for (name, source), figures in found.items():
+        loss = figures["loss"] if "loss" in figures else math.log(figures["perplexity"])
+        rows.append((name, loss, figures.get("accuracy"), source))
+    return rows
 
 
 def generated_text(drawn: list[dict[str, Any]]) -> str:
