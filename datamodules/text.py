@@ -1,4 +1,4 @@
-"""What every text shares: codes, stretches that train, validate and test, and loaders over them; and a file of one's own."""
+"""What every text shares: codes, stretches that train, validate and test, their loaders; and a file of one's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.spec import TextSpec
-from datamodules.text_loader import Stretch, Streams, TextLoader, Windows
+from datamodules.text_loader import Streams, Stretch, TextLoader, Windows
 from datamodules.vocabulary import WORD, character_spec, encode, word_spec
 
 TRAIN_UP_TO, VALIDATE_UP_TO = 0.90, 0.95  # of the text
@@ -193,7 +193,7 @@ class TextDataModule(L.LightningDataModule):
 def choose(key: str, value: object, known: tuple) -> None:
     """Raises UsageError unless `value` is one of the known ones."""
     if value not in known:
-        near = did_you_mean(str(value), [str(word) for word in known])
+        near = did_you_mean(value, known) if isinstance(value, str) else ""
         raise UsageError(f"data.{key} is {value!r}{near}: choose {' or '.join(map(str, known))}.")
 
 
