@@ -74,7 +74,8 @@ def save_coloured_text(path: Path, blocks: Sequence[Block], colours: str) -> Non
         top += count + 2
     axis.imshow(ground, extent=(0, COLUMNS, rows - 0.5, -0.5), aspect="auto", interpolation="nearest")
     axis.axis("off")
-    save(figure, path)
+    with plt.rc_context({"text.hinting": "none"}):  # hinted characters are rounded to whole pixels
+        save(figure, path)
 
 
 def coloured_html(blocks: Sequence[Block], colours: str) -> str:

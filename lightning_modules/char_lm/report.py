@@ -181,10 +181,10 @@ def units_section(network: RecurrentLM, run: Any) -> Section:
     blocks = []
     for unit, name, correlation in analysis.chosen_units(activations, features, UNITS):
         title = f"unit {unit}: follows {name}, correlation {correlation:+.2f}"
-        blocks.append(Block(title, tokens, (1 + activations[:UNIT_TOKENS, unit]) / 2))
+        blocks.append(Block(title, tokens, 0.5 + 0.4 * activations[:UNIT_TOKENS, unit]))
     text = (
         f"The last layer's units whose activation, over {len(codes):,} {network.spec.unit}s of the test stretch, "
-        "follows a feature of the text most closely; blue −1, white 0, red +1, after the token on which it stands (after "
-        "Karpathy, Johnson & Fei-Fei 2015, arXiv 1506.02078)."
+        "follows a feature of the text most closely; blue −1, grey 0, red +1, once that token is read (the "
+        "picture is that of Karpathy, Johnson & Fei-Fei 2015, arXiv 1506.02078)."
     )
-    return coloured_section("Units", text, blocks, "bwr", run.folder, "units")
+    return coloured_section("Units", text, blocks, "coolwarm", run.folder, "units")
