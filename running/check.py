@@ -155,7 +155,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
         if first.ckpt_path is not None and not added:
             added = words_of_checkpoint(first, args.overrides, multirun)
         config = compose_config([*added, *words])
-        check_kinds(config, words)
+        check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
     return added
 

@@ -53,7 +53,7 @@ def probabilities(
     chances = (logits / temperature).softmax(-1)
     if top_k is None and top_p is None:
         return chances
-    ordered, places = chances.sort(-1, descending=True, stable=True)
+    ordered, places = torch.sort(chances, stable=True, dim=-1, descending=True)
     if top_k is not None:
         ordered[:, top_k:] = 0
         ordered = ordered / ordered.sum(-1, keepdim=True)
