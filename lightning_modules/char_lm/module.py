@@ -99,8 +99,9 @@ class CharLM(Task):
         logits, state = self.network(batch.inputs, state if batch.carried else None)
         nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="none")
         hits = logits.detach().argmax(-1) == batch.targets
-        self.nats[f"{mean}_mean"].update(nats.detach().double().mean(), nats.numel())
-        self.hits[f"{mean}_mean"].update(hits.double().mean(), hits.numel())
+        # One value for each code, not a batch's mean: batches differ in size, and MeanMetric drops weights here.
+        self.nats[f"{mean}_mean"].update(nats.detach())
+        self.hits[f"{mean}_mean"].update(hits.flatten())
         return nats.view_as(batch.targets), hits, detached(state)
 
     def _log_means(self, mean: str, split: str, ending: str = "") -> None:
