@@ -30,9 +30,20 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """Text over a vocabulary: character i of `vocabulary` has code i."""
+    """Text over a vocabulary. Of characters (`unit` "char"): character i of `vocabulary` has code i. Of words ("word"):
+    the words of `vocabulary`, which stand between blanks, have the codes 0, 1, 2 …"""
 
     vocabulary: str
+    unit: str = "char"
+
+    @property
+    def tokens(self) -> list[str]:
+        """The character or word of each code."""
+        return list(self.vocabulary) if self.unit == "char" else self.vocabulary.split(" ")
+
+    def __str__(self) -> str:
+        shown = "".join(self.tokens[:200]) if self.unit == "char" else " ".join(self.tokens[:20])
+        return f"text over {len(self.tokens):,} {self.unit}s ({shown[:60]!r} …)"
 
 
 Spec = ImageSpec | TextSpec
@@ -48,6 +59,18 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
 def spec_from_dict(record: dict[str, Any]) -> Spec:
     fields = dict(record)
     return KINDS[fields.pop("kind")](**fields)
+
+
+def require_text(spec: Spec, network: str) -> TextSpec:
+    """`spec` itself when it describes text.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    if not isinstance(spec, TextSpec):
+        kind = type(spec).__name__
+        raise UsageError(f"{network} models text, but the data is an {kind}: choose text, e.g. data=pydocs.")
+    return spec
 
 
 def require_images(spec: Spec, network: str) -> ImageSpec:

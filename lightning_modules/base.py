@@ -76,7 +76,7 @@ class Task(L.LightningModule):
         return []
 
 
-def split_means() -> nn.ModuleDict:
+def split_means(splits: Sequence[str] = ("train", "val", "test")) -> nn.ModuleDict:
     """A mean for each split: `train_mean`, `val_mean`, `test_mean`.
 
     They are kept in the checkpoint, so that an epoch resumed midway goes on. NaN shows, it is not left out. Double
@@ -84,7 +84,7 @@ def split_means() -> nn.ModuleDict:
     """
     dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
     means = nn.ModuleDict()
-    for split in ("train", "val", "test"):
+    for split in splits:
         mean = MeanMetric(nan_strategy="disable")
         mean.persistent(True)
         means[f"{split}_mean"] = mean.set_dtype(dtype)

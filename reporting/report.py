@@ -24,6 +24,7 @@ PAGE = """<!doctype html>
   .wide {{ overflow-x: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
   td, th {{ padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #eee; text-align: left; vertical-align: top; }}
+  pre {{ white-space: pre-wrap; background: #f6f6f6; padding: 0.5rem 0.8rem; }}
   code {{ overflow-wrap: anywhere; font-size: 0.9em; }}
 </style>
 {body}

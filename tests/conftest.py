@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
-from datamodules.spec import ImageSpec, Spec
+from datamodules.spec import ImageSpec, Spec, TextSpec
 from running.check import CONF, check_config, compose_config
 from running.configured import final_config
 from running.run import execute
@@ -45,6 +45,12 @@ SMALLEST = {
         ImageSpec(3, 5, 4, 7),
         lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
         lambda spec, batch: (batch, spec.levels, *spec.shape),
+    ),
+    "char_lm": Smallest(
+        ["task.module.length=20", "model.hidden=6", "model.embedding=5", "data.window=32"],
+        TextSpec("\n abc"),
+        lambda spec: torch.zeros(2, 7, dtype=torch.int64),
+        lambda spec, batch: (batch, 7, len(spec.tokens)),
     ),
 }
 QUICK = ["debug=quick", "task.module.samples=4", "task.module.completions=2"]
