@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from datamodules.errors import UsageError
 from running.check import check_command
 from running.load import load_run, read_checkpoint
-from running.precision import resolve_precision
+from running.precision import cpu_bf16_unit, resolve_precision
 from tests.conftest import QUICK, REPOSITORY, run_here
 
 SMALL = ["model.hidden=8", "model.layers=1"]
@@ -123,6 +123,16 @@ def test_early_stopping_stops(tmp_path):
 def test_precision_auto_is_what_the_machine_has():
     assert resolve_precision("16-mixed", "cpu") == ("16-mixed", "as asked")
     assert resolve_precision("auto", "cpu")[0] in ("bf16-mixed", "32-true")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [("avx2 avx512_bf16 amx_bf16 fma", "AMX"), ("avx512f avx512_bf16", "AVX512-BF16"), ("avx512f avx512_bf16x", "")],
+)
+def test_fast_bf16_is_told_by_the_cpus_flags(flags, unit, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"model name : a CPU\nflags\t\t: fpu {flags}\n")
+    assert cpu_bf16_unit(tmp_path / "cpuinfo") == unit
+    assert cpu_bf16_unit(tmp_path / "absent") == ""
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
