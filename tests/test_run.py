@@ -79,6 +79,14 @@ def test_stages_on_a_checkpoint_alone_reproduce_the_figures(quick_run, tmp_path)
     assert np.array_equal(np.load(quick_run / "samples.npy"), np.load(tmp_path / "again/samples.npy"))
 
 
+def test_a_run_tested_again_in_its_folder_keeps_its_curves(quick_run, tmp_path):
+    folder = Path(shutil.copytree(quick_run, tmp_path / "copy"))
+    run_here(["stages=[test,report]", f"ckpt_path={folder}"], folder)
+    assert (folder / "metrics.csv").read_text() == (quick_run / "metrics.csv").read_text()
+    first, again = (json.loads((run / "metrics.json").read_text()) for run in (quick_run, folder))
+    assert again | {"seconds/test": 0} == first | {"seconds/test": 0}
+
+
 def test_the_checkpoints_configuration_holds_and_words_win(quick_run, tmp_path):
     words = ["stages=[sample]", f"ckpt_path={quick_run}", "task.module.samples=2", "task.module.temperature=0.5"]
     run_here(words, tmp_path)
