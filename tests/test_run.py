@@ -21,7 +21,7 @@ from datamodules.errors import UsageError
 from running import folder as folder_module
 from running.check import check_command
 from running.load import load_run, read_checkpoint
-from running.precision import resolve_precision
+from running.precision import cpu_bf16_unit, resolve_precision
 from tests.conftest import QUICK, REPOSITORY, run_here
 
 SMALL = ["model.hidden=8", "model.layers=1"]
@@ -80,6 +80,14 @@ def test_stages_on_a_checkpoint_alone_reproduce_the_figures(quick_run, tmp_path)
     assert np.array_equal(np.load(quick_run / "samples.npy"), np.load(tmp_path / "again/samples.npy"))
 
 
+def test_a_run_tested_again_in_its_folder_keeps_its_curves(quick_run, tmp_path):
+    folder = Path(shutil.copytree(quick_run, tmp_path / "copy"))
+    run_here(["stages=[test,report]", f"ckpt_path={folder}"], folder)
+    assert (folder / "metrics.csv").read_text() == (quick_run / "metrics.csv").read_text()
+    first, again = (json.loads((run / "metrics.json").read_text()) for run in (quick_run, folder))
+    assert again | {"seconds/test": 0} == first | {"seconds/test": 0}
+
+
 def test_the_checkpoints_configuration_holds_and_words_win(quick_run, tmp_path):
     words = ["stages=[sample]", f"ckpt_path={quick_run}", "task.module.samples=2", "task.module.temperature=0.5"]
     run_here(words, tmp_path)
@@ -124,6 +132,16 @@ def test_early_stopping_stops(tmp_path):
 def test_precision_auto_is_what_the_machine_has():
     assert resolve_precision("16-mixed", "cpu") == ("16-mixed", "as asked")
     assert resolve_precision("auto", "cpu")[0] in ("bf16-mixed", "32-true")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [("avx2 avx512_bf16 amx_bf16 fma", "AMX"), ("avx512f avx512_bf16", "AVX512-BF16"), ("avx512f avx512_bf16x", "")],
+)
+def test_fast_bf16_is_told_by_the_cpus_flags(flags, unit, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"model name : a CPU\nflags\t\t: fpu {flags}\n")
+    assert cpu_bf16_unit(tmp_path / "cpuinfo") == unit
+    assert cpu_bf16_unit(tmp_path / "absent") == ""
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -40,7 +40,10 @@ class CNN(nn.Module):
         if not 0 <= dropout < 1:
             raise UsageError(f"model.dropout is {dropout}, but it must be from 0 up to, not including, 1.")
         if spec.classes < 2:
-            raise UsageError("This data has no classes to tell apart: choose data=digits, data=mnist or data=cifar10.")
+            raise UsageError(
+                "This data has no classes to tell apart: choose data=digits, data=cifar10, or data=mnist with "
+                "data.binarize=none."
+            )
         self.smallest = 2 ** ((depth - 1) // 2)
         if min(spec.height, spec.width) < self.smallest:
             fits = 2 * min(spec.height, spec.width).bit_length()

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import cifar10, sources
@@ -385,3 +386,16 @@ def test_real_images_are_photographs_in_rgb_planes(real):
     few = val[:500]
     assert np.corrcoef(few[..., :-1].ravel(), few[..., 1:].ravel())[0, 1] > 0.9
     assert np.corrcoef(few[..., :-1, :].ravel(), few[..., 1:, :].ravel())[0, 1] > 0.9
+
+
+def test_only_training_images_are_augmented_and_only_on_request(tmp_path, made_up):
+    write_binary(tmp_path / "cifar-10-batches-bin", made_up)
+    batches = {}
+    for flip, padding in (("none", 0), ("random", 2)):
+        data = CIFAR10(str(tmp_path), str(tmp_path / "cache"), val_items=4, flip=flip, crop_padding=padding)
+        data.prepare_data()
+        batches[flip] = {name: next(iter(getattr(data, f"{name}_dataloader")()))[0] for name in data.splits}
+    plain, moved = batches.values()
+    assert torch.equal(plain["val"], moved["val"]) and torch.equal(plain["test"], moved["test"])
+    same = [torch.equal(a, b) for a, b in zip(plain["train"], moved["train"], strict=True)]
+    assert len(same) == 26 and sum(same) < 5
