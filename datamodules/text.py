@@ -176,9 +176,7 @@ class TextDataModule(L.LightningDataModule):
 
     def scored(self, split: str, scoring: str) -> Stretch:
         """A split's whole stretch, to be scored carried or reset."""
-        return Stretch(
-            self.codes, *self.stretch(split), scoring, self.window, self.eval_batch_size, *self._rank_and_world()
-        )
+        return Stretch(self.codes, *self.stretch(split), scoring, self.window, self.eval_batch_size)
 
     def val_dataloader(self) -> TextLoader:
         if self.split == "random":

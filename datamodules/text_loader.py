@@ -139,8 +139,9 @@ class Windows(TextLoader):
 class Stretch(TextLoader):
     """A stretch of text to be scored, each code from `first` up to `last` the target exactly once.
 
-    carried: one row, `chunk` codes a batch, the state carried through the whole stretch; one process reads it.
+    carried: one row, CHUNK codes a batch, the state carried through the whole stretch.
     reset: windows of `window` codes, each from the zero state, and at the end one shorter window of what is left.
+    Of several processes each reads all of it: a state cannot be carried past another's part.
 
     The code before the stretch, where the text has one, is the first input, so that the first code counts as well;
     a stretch at the beginning of a text is counted from its second code on.
@@ -148,21 +149,10 @@ class Stretch(TextLoader):
 
     CHUNK = 1024
 
-    def __init__(
-        self,
-        codes: np.ndarray,
-        first: int,
-        last: int,
-        scoring: str,
-        window: int,
-        batch_size: int,
-        rank: int = 0,
-        world: int = 1,
-    ):
+    def __init__(self, codes: np.ndarray, first: int, last: int, scoring: str, window: int, batch_size: int):
         self.first, self.last, self.batch_size = max(first, 1), last, batch_size
         self.carried = scoring == "carried"
         self.window = self.CHUNK if self.carried else window
-        self.rank, self.world = rank, world
         super().__init__(codes, len(self._pieces()), EpochOrder(len(codes), None))
 
     def _pieces(self) -> list[tuple[np.ndarray, int]]:
@@ -171,10 +161,7 @@ class Stretch(TextLoader):
         starts = self.first - 1 + self.window * np.arange(whole + 1)
         full, short = starts[:-1], [(starts[-1:], rest)] if rest else []
         rows = 1 if self.carried else self.batch_size
-        pieces = [(full[place : place + rows], self.window) for place in range(0, whole, rows)] + short
-        if self.carried:
-            return pieces if self.rank == 0 else []
-        return pieces[self.rank :: self.world]
+        return [(full[place : place + rows], self.window) for place in range(0, whole, rows)] + short
 
     def _prepare(self) -> list[tuple[np.ndarray, int]]:
         return self._pieces()

@@ -107,14 +107,6 @@ def test_every_code_of_a_stretch_is_a_target_once_in_order(scoring, first, last)
     assert [batch.carried for batch in batches] == [scoring == "carried" and n > 0 for n in range(len(batches))]
 
 
-def test_processes_share_a_reset_stretch_and_one_reads_a_carried_one():
-    codes = np.arange(100)
-    whole = [batch.targets.tolist() for batch in Stretch(codes, 10, 90, "reset", 7, 2)]
-    parts = [[batch.targets.tolist() for batch in Stretch(codes, 10, 90, "reset", 7, 2, rank, 2)] for rank in (0, 1)]
-    assert sorted(map(str, whole)) == sorted(map(str, parts[0] + parts[1])) and len(parts[0]) > 1 < len(parts[1])
-    assert [len(Stretch(codes, 10, 90, "carried", 7, 2, rank, 2)) for rank in (0, 1)] == [1, 0]
-
-
 # Training batches
 
 
