@@ -127,9 +127,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     trainer = build(
         "trainer",
         config.trainer,
-        logger=[board, curves]
-        if "fit" in config.stages
-        else [board],  # a test alone leaves a folder's curves as they are
+        logger=[board, curves] if "fit" in config.stages else [board],  # a test alone leaves the folder's curves
         callbacks=callbacks(config, folder, record),
         enable_progress_bar=interactive(),
         default_root_dir=folder,
