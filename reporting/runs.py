@@ -66,7 +66,11 @@ class Run:
         own = {}
         for key, value in leaves(self.config):
             first, last = key.split(".")[0], key.split(".")[-1]
-            aside = last in ("seed", "cache") or (key == "data.path" and value == self.config["paths"].get("data"))
+            aside = (
+                last in ("seed", "cache")
+                or last.startswith("_")
+                or (key == "data.path" and value == self.config["paths"].get("data"))
+            )
             if first not in LEFT_OUT and not aside and (first != "task" or key.startswith("task.module.")):
                 own[key] = tuple(value) if isinstance(value, list) else value
         return chosen | own
@@ -140,10 +144,11 @@ def varied_keys(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     """The keys in which runs differ: those that were varied, and those that only follow from them.
 
     A key named by a job's own words was varied. Another one follows when the varied keys determine it, as a model's
-    choice determines its defaults; otherwise it counts as varied too.
+    choice determines its defaults; otherwise it counts as varied too. (One that only some networks have, the same
+    wherever it is, does not count.)
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    differing = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+    differing = [key for key in keys if len({repr(run.settings[key]) for run in runs if key in run.settings}) > 1]
     named = {word.lstrip("+~").split("=", 1)[0] for run in runs for word in run.words}
     varied, following = [key for key in differing if key in named], []
     for key in differing:
@@ -172,7 +177,7 @@ class Setting:
     @property
     def name(self) -> str:
         """As words of a command."""
-        return " ".join(f"{key}={text(value)}" for key, value in self.keys.items()) or "all runs"
+        return " ".join(f"{key}={text(value)}" for key, value in self.keys.items()) or "the one setting"
 
     def values(self, metric: str) -> list[float]:
         return [run.metrics[metric] for run in self.runs.values() if metric in run.metrics]
@@ -211,4 +216,6 @@ def with_interval(values: Sequence[float]) -> str:
     """`1.7464 ± 0.0021`: mean and half its 95 % interval, of one value only that."""
     if not values:
         return ""
-    return f"{mean(values):.4f}" + (f" ± {half_interval(values):.4f}" if len(values) > 1 else "")
+    middle = mean(values)
+    places = 4 if abs(middle) < 10 else 2
+    return f"{middle:.{places}f}" + (f" ± {half_interval(values):.{places}f}" if len(values) > 1 else "")

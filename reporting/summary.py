@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import os
 import re
 import sys
@@ -126,13 +127,14 @@ def columns(summary: Summary) -> list[str]:
 
 def cells(summary: Summary, setting: Setting) -> list[str]:
     parameters = sorted({int(value) for value in setting.values("parameters")})
-    minutes = [seconds / 60 for seconds in setting.values("seconds/fit")]
+    fit = setting.values("seconds/fit")
+    minutes = mean(fit) / 60 if fit else math.nan
     return [
         *(text(setting.keys[key]) for key in summary.varied),
         str(len(setting.runs)),
         *(with_interval(setting.values(metric)) for metric in summary.metrics),
         "–".join(f"{count:,}" for count in parameters),
-        f"{mean(minutes):.1f}" if minutes else "",
+        f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2g}",
     ]
 
 
@@ -153,7 +155,7 @@ def ranking(summary: Summary) -> list[str]:
     )
     best = "highest" if summary.task["mode"] == "max" else "lowest"
     lines = ["## Settings", "", "![Settings, best first](figures/ranking.png)", ""]
-    lines += ["Diamonds: means with their 95 % intervals; points: seeds.", ""]
+    lines += ["Diamonds: means with their 95 % intervals, which may leave the picture; points: seeds.", ""]
     rows = [cells(summary, setting) for setting in summary.settings]
     lines += table(columns(summary), rows, len(summary.varied))
     about = (
@@ -179,7 +181,7 @@ def differences(summary: Summary) -> list[str]:
     for (first, second), p in zip(pairs, corrected, strict=True):
         gap = abs(mean(first.monitored) - mean(second.monitored))
         answer = "**yes**" if p < LEVEL else "not shown"
-        rows.append([f"`{first.name}`", f"`{second.name}`", f"{gap:.4f}", f"{p:.3g}", answer])
+        rows.append([first.name, second.name, f"{gap:.4f}", f"{p:.3g}", answer])
     compared = "each pair of settings" if len(known) <= ALL_PAIRS else "the best setting with each other one"
     about = (
         f"Welch's t-test on {words(metric)} for {compared}, {len(pairs)} in all, p by Holm's correction; yes: p below "

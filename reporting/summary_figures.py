@@ -38,6 +38,9 @@ def save_ranking(path: Path, settings: Sequence[Setting], metric: str, published
         axis.axvline(value, color=f"C{number % 8 + 2}", linestyle="--", label=f"{name}: {value:g}")
     axis.set_yticks(range(len(shown)), [short(setting.name) for setting in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
+    everything = [*published.values(), *(value for setting in shown for value in setting.values(metric))]
+    margin = 0.5 * (max(everything) - min(everything)) or 0.01 * abs(everything[0])
+    axis.set_xlim(min(everything) - margin, max(everything) + margin)  # the interval of two seeds may be huge
     axis.set_xlabel(words(metric))
     axis.grid(alpha=0.3, axis="x")
     if published:
@@ -118,10 +121,12 @@ def save_all_curves(path: Path, settings: Sequence[Setting], others: Sequence[Ru
         colour = f"C{number}" if number < LINES else GREY
         label = short(setting.name) if number < LINES else None
         for run in setting.runs.values():
-            drawn |= draw_curve(axis, run.curve(metric), "-", colour, label, 2 if number < LINES else 1)
-            label = None
-    for number, run in enumerate(others):
-        drawn |= draw_curve(axis, run.curve(metric), ":", "0.3", None if number else "failed or unfinished", 2)
+            if draw_curve(axis, run.curve(metric), "-", colour, label, 2 if number < LINES else 1):
+                drawn, label = True, None
+    label = "failed or unfinished"
+    for run in others:
+        if draw_curve(axis, run.curve(metric), ":", "0.3", label, 2):
+            drawn, label = True, None
     if not drawn:
         plt.close(figure)
         return False

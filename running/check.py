@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -61,6 +62,12 @@ def compose_config(words: Sequence[str]) -> DictConfig:
             raise UsageError(sentence(error, sorted(keys_of(compose("config"))))) from error
 
 
+@lru_cache
+def default_config(groups: tuple[str, ...]) -> DictConfig:
+    """What these groups' choices are by themselves; not to be changed. The jobs of a sweep ask for few."""
+    return compose_config(groups)
+
+
 def keys_of(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a configuration."""
     for key in config:
@@ -74,7 +81,7 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
     """Raises UsageError when a word gives a value of another kind than its default."""
     overrides = OverridesParser.create().parse_overrides(list(words))
     groups = [override.input_line for override in overrides if (CONF / override.key_or_group).is_dir()]
-    default = compose_config(groups)
+    default = default_config(tuple(groups))
     for override in overrides:
         key = override.key_or_group
         usual, given = OmegaConf.select(default, key), OmegaConf.select(config, key)
@@ -179,7 +186,7 @@ def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[
         return [], []
     named = {override.key_or_group for override in overrides}
     kept = [f"{key}={value}" for key, value in sweeper["params"].items() if key not in named]
-    return (kept, []) if len(kept) == len(sweeper["params"]) else ([], ["~hydra.sweeper.params", *kept])
+    return (kept, []) if len(kept) == len(sweeper["params"]) else ([], ["hydra.sweeper.params=null", *kept])
 
 
 def check_job_folder(config: DictConfig, number: int) -> None:

@@ -129,7 +129,8 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     record = Record(
         OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
     )
-    curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else None)
+    own = path is not None and path.resolve().parent.parent == folder.resolve()  # later stages of this very run
+    curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else math.inf if own else None)
     board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     trainer = build(
         "trainer",
