@@ -232,12 +232,13 @@ def log_hyperparameters(run: Run) -> None:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """Dotted keys and values that a sweep may vary, the chosen groups by their names."""
-    groups = ("model", "optimizer", "scheduler", "data", "trainer")
+    """Dotted keys and values that are likely to be varied, the chosen groups by their names."""
     keys = dict(leaves(OmegaConf.to_container(config, resolve=True)))
-    chosen = {group: keys[f"choices.{group}"] for group in ("task", *groups, "experiment")}
-    own = {k: v for k, v in keys.items() if k.split(".")[0] in groups and not k.split(".")[-1].startswith("_")}
-    return {"seed": config.seed} | chosen | own
+    choices = ("task", "model", "data", "optimizer", "scheduler", "experiment")
+    chosen = {group: keys[f"choices.{group}"] for group in choices}
+    wanted = ["data.batch_size", "trainer.max_epochs", "trainer.max_steps", "trainer.precision"]
+    wanted += [key for key in keys if key.startswith(("model.", "optimizer.")) and "._" not in key]
+    return {"seed": config.seed} | chosen | {key: keys[key] for key in wanted}
 
 
 def report(run: Run) -> None:
