@@ -162,6 +162,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
     given, replaced = words_of_sweep_file(overrides) if multirun else ([], [])
     if given or replaced:
         overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
+    goes_on = multirun and any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
     for number, words in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
         if number == 0:
             # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
@@ -170,7 +171,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
         config = compose_config([*added, *words])
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
-        if multirun and config.ckpt_path is None:
+        if goes_on and config.ckpt_path is None:
             check_job_folder(config, number)
     return [*replaced, *added]
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.errors import UsageError
 from running import sweep
-from running.check import CONF, check_command
+from running.check import CONF, check_command, compose_config
 from tests.conftest import REPOSITORY, run_here
 from tests.test_command import train
 
@@ -24,6 +24,7 @@ SMALL = ["model=pixelcnn", "model.hidden=6", "model.layers=1", "task.module.snap
 SWEEP = ["-m", *SMALL, "debug=quick", "stages=[fit,test]", "hydra.sweep.dir=sweep"]
 
 
+@pytest.mark.slow
 def test_a_sweep_with_failures_ends_with_its_summary_and_goes_on(tmp_path):
     """Job 0 is fine, job 1 diverges, job 2 is impossible, as job 3; then the same command again."""
     words = [*SWEEP, "trainer.limit_train_batches=9", "model.first_kernel=7,4", "optimizer.lr=0.003,1e30"]
@@ -57,9 +58,10 @@ def wait_for(path: Path, victim: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_sweep_goes_on_where_it_was(stop, tmp_path):
-    words = ["-m", *SMALL, "stages=[fit]", "hydra.sweep.dir=sweep", "trainer.max_epochs=2,60", "patience=null"]
+    words = ["-m", *SMALL, "stages=[fit]", "hydra.sweep.dir=sweep", "trainer.max_epochs=2,30", "patience=null"]
     victim = start(*words, folder=tmp_path)
     wait_for(tmp_path / "sweep/1/checkpoints/last.ckpt", victim)
     os.kill(victim.pid, stop)
@@ -69,12 +71,11 @@ def test_a_stopped_sweep_goes_on_where_it_was(stop, tmp_path):
     if stop == signal.SIGINT:
         assert "1 finished, 1 unfinished" in said
         return
-    (tmp_path / "sweep/0/sentinel").touch()
     done = train(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done before") == 1 and "goes on from" in done.stdout
     metrics = [json.loads((tmp_path / f"sweep/{job}/metrics.json").read_text()) for job in (0, 1)]
-    assert [figures["steps"] for figures in metrics] == [2 * 21, 60 * 21]
+    assert [figures["steps"] for figures in metrics] == [2 * 21, 30 * 21]
     steps = [int(line.split(",")[0]) for line in (tmp_path / "sweep/1/metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps)) and steps[0] < 42, "its curve from the start, each step once"
     assert "2 runs: 2 finished." in (tmp_path / "sweep/summary.md").read_text()
@@ -143,6 +144,8 @@ def test_every_sweep_file_can_run(file):
 def test_a_word_takes_the_place_of_a_sweep_files_own():
     added = check_command(["sweep=pixelrnn_depth", "model.layers=1,2"])
     assert added == ["hydra.sweeper.params=null", "seed=1,2,3"]
+    parameters = compose_config(["sweep=pixelrnn_depth", *added[:1]]).hydra.sweeper.params
+    assert parameters is None, "or Hydra would run every value of both"
 
 
 def test_a_sweep_files_impossible_parameter_is_refused_before_the_first_job():
