@@ -201,6 +201,42 @@ def group(runs: Sequence[Run], varied: Sequence[str]) -> list[Setting]:
     return sorted(settings.values(), key=lambda setting: sign * mean(setting.monitored))
 
 
+@dataclass
+class Summary:
+    """What a folder's runs say.
+
+    `settings` are the finished runs, best first; `varied` the keys in which they differ, `following` those that only
+    follow from them; `words` the keys in which all runs differ, failed ones too; `metrics` the monitored one, then the
+    test split's.
+    """
+
+    runs: list[Run]
+    settings: list[Setting]
+    varied: list[str]
+    following: list[str]
+    words: list[str]
+    metrics: list[str]
+    folder: Path
+
+    @property
+    def task(self) -> dict:
+        return self.runs[0].task
+
+    def ended(self, state: str) -> list[Run]:
+        return [run for run in self.runs if run.state == state]
+
+
+def read_summary(folders: Sequence[Path], to: Path) -> Summary:
+    """Raises UsageError when there is no run, or runs of several tasks."""
+    runs = find_runs(folders)
+    finished = [run for run in runs if run.state == "finished"]
+    varied, following = varied_keys(finished or runs)
+    monitor = runs[0].task["monitor"]
+    tested = [f"test/{name}" for name in runs[0].task["shown"]]
+    metrics = [monitor, *(name for name in tested if any(name in run.metrics for run in finished))]
+    return Summary(runs, group(runs, varied), varied, following, varied_keys(runs)[0], metrics, to)
+
+
 def text(value: Any) -> str:
     """A setting's value as a command writes it."""
     if value is None:

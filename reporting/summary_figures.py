@@ -11,7 +11,7 @@ from reporting.figures import plt, save
 from reporting.runs import Run, Setting, text
 from reporting.statistics import half_interval, mean
 
-LINES = 8  # that can be told apart by colour
+LINES = 7  # that can be told apart by colour
 ROWS = 20  # settings in the ranking
 GREY = "0.6"
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from datamodules.errors import UsageError
-from reporting.runs import find_runs, group, varied_keys, with_interval
+from reporting.runs import find_runs, group, read_summary, varied_keys, with_interval
 from reporting.statistics import half_interval, holm, mean, welch
-from reporting.summary import outline, read_summary, write_summary
+from reporting.summary import outline, write_summary
 from tests.conftest import REPOSITORY
 
 SAMPLES = [([1.0, 2.0, 4.0], [1.1, 0.9, 5.0, 2.0]), ([3.01, 3.02], [3.2, 3.1, 3.3]), ([1.0, 1.5], [2.0, 2.5, 2.25])]
