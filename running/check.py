@@ -27,7 +27,7 @@ KINDS = {
     float: ((int, float), "a number"),
     str: ((str, int, float), "a word"),
 }
-ANY_KIND = ("trainer.devices", "trainer.deterministic")  # Lightning takes several kinds
+ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
 NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
 
 
