@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench dashboard
 
 demo: $(INSTALLED)  ## trains a Diagonal BiLSTM on handwritten digits and writes its report
 	$(BIN)/python train.py task=pixelrnn model=diag_bilstm
@@ -19,6 +19,9 @@ bench: $(INSTALLED)  ## every benchmark, one table each; leave the machine alone
 	$(BIN)/python -m benchmarks.recurrence
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.sampling
+
+dashboard: $(INSTALLED)  ## TensorBoard on every run and sweep: http://localhost:6006
+	$(BIN)/tensorboard --logdir_spec runs:runs,multiruns:multiruns
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

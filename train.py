@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError
+from running import sweep
 from running.check import check_command, check_config, sentence
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def job(config: DictConfig) -> float:
     try:
         choices = hydra_config.runtime.choices
         check_config(config, choices.model, choices.task)
+        if hydra_config.mode is RunMode.MULTIRUN and (found := sweep.go_on(config, folder)) is not None:
+            return found
         from running.configured import final_config  # after the check: torch takes seconds to import
         from running.run import execute
 
@@ -40,6 +43,8 @@ def job(config: DictConfig) -> float:
                 sys.exit(str(error))  # raised further, Hydra would put a line of its own before it
             raise
         log.error("this job failed, the sweep goes on: %s", error, exc_info=not isinstance(error, UsageError))
+        if isinstance(error, sweep.OtherRun):
+            return float("nan")
         failure = {"error": type(error).__name__, "message": str(error)}
         (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
         return float("nan")
@@ -53,11 +58,27 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         sys.argv += check_command(sys.argv[1:])
-        job()
+        try:
+            job()
+        finally:  # an interrupted sweep is summarised too
+            summarise()
     except UsageError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell expects it
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(sentence(error))
+
+
+def summarise() -> None:
+    """Writes the summary of each sweep that ran, and shows its best rows."""
+    for folder in sweep.folders:
+        from reporting.summary import outline, write_summary
+
+        try:
+            print(outline(write_summary([folder], folder)))
+        except UsageError as error:  # there is nothing to summarise
+            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,16 @@ PAGE = """<!doctype html>
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
   td, th {{ padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #eee; text-align: left; vertical-align: top; }}
   pre {{ white-space: pre-wrap; background: #f6f6f6; padding: 0.5rem 0.8rem; }}
+  td[style*="right"] {{ white-space: nowrap; }}
   code {{ overflow-wrap: anywhere; font-size: 0.9em; }}
+  :root {{ color-scheme: light dark; }}
+  @media (prefers-color-scheme: dark) {{
+    body {{ background: #16181c; color: #ddd; }}
+    a {{ color: #8ab4f8; }}
+    pre {{ background: #22252b; }}
+    h2, td, th {{ border-color: #3a3d44; }}
+    img {{ background: #fff; padding: 0.3rem; border-radius: 0.3rem; box-sizing: border-box; }}
+  }}
 </style>
 {body}
 </html>

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError, did_you_mean
+from running.sweep import check_same
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 # What a value must be, by its default's type. A text may be given as a number (precision=16), a fraction as a whole.
@@ -24,7 +27,7 @@ KINDS = {
     float: ((int, float), "a number"),
     str: ((str, int, float), "a word"),
 }
-ANY_KIND = ("trainer.devices", "trainer.deterministic")  # Lightning takes several kinds
+ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
 NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
 
 
@@ -59,6 +62,12 @@ def compose_config(words: Sequence[str]) -> DictConfig:
             raise UsageError(sentence(error, sorted(keys_of(compose("config"))))) from error
 
 
+@lru_cache
+def default_config(groups: tuple[str, ...]) -> DictConfig:
+    """What these groups' choices are by themselves; not to be changed. The jobs of a sweep ask for few."""
+    return compose_config(groups)
+
+
 def keys_of(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a configuration."""
     for key in config:
@@ -72,7 +81,7 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
     """Raises UsageError when a word gives a value of another kind than its default."""
     overrides = OverridesParser.create().parse_overrides(list(words))
     groups = [override.input_line for override in overrides if (CONF / override.key_or_group).is_dir()]
-    default = compose_config(groups)
+    default = default_config(tuple(groups))
     for override in overrides:
         key = override.key_or_group
         usual, given = OmegaConf.select(default, key), OmegaConf.select(config, key)
@@ -130,8 +139,9 @@ def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
 def check_command(argv: Sequence[str]) -> list[str]:
     """Checks the command's words; returns the words to add to them.
 
-    A sweep's words are checked job by job before its first one runs (a sweep file's own are not). With `ckpt_path=`
-    the added words choose the checkpoint's own task, model and data, and to go on training, its own run folder.
+    A sweep is checked job by job before its first one runs: its words, a sweep file's parameters, and the job's folder,
+    if the sweep goes on in one. The added words take from a sweep file what the command line gives itself. With
+    `ckpt_path=` they choose the checkpoint's own task, model and data, and to go on training, its own run folder.
 
     Raises:
         UsageError: a mistake found without running anything.
@@ -149,15 +159,44 @@ def check_command(argv: Sequence[str]) -> list[str]:
             advice = "give one checkpoint" if multirun else "add -m to run them all, or quote the value"
             raise UsageError(f"'{override.input_line}' names several values: {advice}.")
     added: list[str] = []
-    for words in BasicSweeper.split_arguments(overrides, None)[0]:
-        # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
-        first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
-        if first.ckpt_path is not None and not added:
-            added = words_of_checkpoint(first, args.overrides, multirun)
+    given, replaced = words_of_sweep_file(overrides) if multirun else ([], [])
+    if given or replaced:
+        overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
+    goes_on = multirun and any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    for number, words in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+        if number == 0:
+            # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
+            first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
+            added = [] if first.ckpt_path is None else words_of_checkpoint(first, args.overrides, multirun)
         config = compose_config([*added, *words])
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
-    return added
+        if goes_on and config.ckpt_path is None:
+            check_job_folder(config, number)
+    return [*replaced, *added]
+
+
+def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
+    """A sweep file's parameters as words, and words that put them on the command line without those it gives itself.
+
+    (Hydra would run every value of both.) The second list is empty when the command line gives none of them.
+    """
+    own = [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
+    sweeper = OmegaConf.to_container(compose_config(own).hydra.sweeper)
+    if not sweeper["_target_"].endswith("BasicSweeper") or not sweeper.get("params"):
+        return [], []
+    named = {override.key_or_group for override in overrides}
+    kept = [f"{key}={value}" for key, value in sweeper["params"].items() if key not in named]
+    return (kept, []) if len(kept) == len(sweeper["params"]) else ([], ["hydra.sweeper.params=null", *kept])
+
+
+def check_job_folder(config: DictConfig, number: int) -> None:
+    """Raises UsageError when the folder of a sweep's job holds another configuration's run."""
+    with open_dict(config):
+        config.hydra.job.num = number
+        folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
+        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    check_same(own, folder)
 
 
 def words_of_checkpoint(config: DictConfig, words: Sequence[str], multirun: bool) -> list[str]:

@@ -26,7 +26,7 @@ class CurvesLogger(Logger):
 
     SECONDS = 10  # between two writes of the whole file
 
-    def __init__(self, folder: Path, resumed_at: int | None = None):
+    def __init__(self, folder: Path, resumed_at: float | None = None):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}

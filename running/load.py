@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -43,11 +44,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def check_targets(config: Any, path: Path) -> None:
     """Raises UsageError when a checkpoint's configuration names code that no file of conf/ names."""
-    known = {
-        target for file in CONF.rglob("*.yaml") for target in targets_of(OmegaConf.to_container(OmegaConf.load(file)))
-    }
-    if foreign := sorted(set(targets_of(config)) - known):
+    if foreign := sorted(set(targets_of(config)) - known_targets()):
         raise UsageError(f"'{path}' asks to run {foreign[0]}, which no configuration of this project names: refused.")
+
+
+@cache
+def known_targets() -> frozenset[str]:
+    """Every `_target_` in conf/."""
+    files = (OmegaConf.to_container(OmegaConf.load(file)) for file in CONF.rglob("*.yaml"))
+    return frozenset(target for file in files for target in targets_of(file))
 
 
 def targets_of(node: Any) -> list[str]:

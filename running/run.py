@@ -32,6 +32,7 @@ from running.curves import CurvesLogger
 from running.load import read_checkpoint
 from running.precision import resolve_precision
 from running.refusals import check_devices, check_new_folder, check_resumable, check_validation_interval
+from running.sweep import leaves
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,19 @@ def execute(config: DictConfig, folder: Path) -> float:
     """
     quieten()
     run = prepare(config, folder)
+    last_measured = next((stage for stage in ("test", "fit") if stage in config.stages), None)
     for stage in config.stages:
         log.info("stage %s", stage)
+        started = time.perf_counter()
         if stage in STAGES:
             STAGES[stage](run)
         elif run.trainer.is_global_zero:
             run.module.to(run.trainer.strategy.root_device)
             getattr(run.module, f"stage_{stage}")(run)
+        if stage != "fit":  # whose seconds include those before it went on
+            run.metrics[f"seconds/{stage}"] = round(time.perf_counter() - started, 2)
+        if stage == last_measured:
+            log_hyperparameters(run)
         if run.trainer.is_global_zero:
             files.write_metrics(folder, run.metrics)
     return run.metrics.get(config.task.monitor, float("nan"))
@@ -122,8 +129,9 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     record = Record(
         OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
     )
-    curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else None)
-    board = TensorBoardLogger(folder, name="tensorboard", version="")
+    own = path is not None and path.resolve().parent.parent == folder.resolve()  # later stages of this very run
+    curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else math.inf if own else None)
+    board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     trainer = build(
         "trainer",
         config.trainer,
@@ -205,12 +213,30 @@ def fit(run: Run) -> None:
 
 def test(run: Run) -> None:
     """Looks at the test split once, with the weights the module holds."""
-    started = time.perf_counter()
     figures = run.trainer.test(run.module, datamodule=run.datamodule, verbose=False)[0]
-    run.metrics |= figures | {"seconds/test": round(time.perf_counter() - started, 2)}
+    run.metrics |= figures
     log.info("test:  %s", "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     if run.trainer.world_size == 1:
         files.write_predictions(run.folder, run.module.predictions())
+
+
+def log_hyperparameters(run: Run) -> None:
+    """Fills TensorBoard's HParams tab: what could be varied, and the final figures as final/…, those of the best
+    checkpoint (the curves' own names would show their last points)."""
+    shown = [f"{split}/{metric}" for split in ("train", "val", "test") for metric in run.config.task.get("shown", [])]
+    finals = {f"final/{name}": run.metrics[name] for name in [run.config.task.monitor, *shown] if name in run.metrics}
+    settings = {key: "null" if value is None else value for key, value in settings_of(run.config).items()}
+    run.trainer.loggers[0].log_hyperparams(settings | {"parameters": run.metrics["parameters"]}, finals)
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """Dotted keys and values that are likely to be varied, the chosen groups by their names."""
+    keys = dict(leaves(OmegaConf.to_container(config, resolve=True)))
+    choices = ("task", "model", "data", "optimizer", "scheduler", "experiment")
+    chosen = {group: keys[f"choices.{group}"] for group in choices}
+    wanted = ["data.batch_size", "trainer.max_epochs", "trainer.max_steps", "trainer.precision"]
+    wanted += [key for key in keys if key.startswith(("model.", "optimizer.")) and "._" not in key]
+    return {"seed": config.seed} | chosen | {key: keys[key] for key in wanted}
 
 
 def report(run: Run) -> None:

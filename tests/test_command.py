@@ -33,7 +33,10 @@ MISTAKES = [
     (["model.hidden=wide"], "model.hidden is 'wide', but it must be a whole number, such as 48."),
     (["optimizer.lr=fast"], "optimizer.lr is 'fast', but it must be a number"),
     (["seed=-1"], "seed is -1"),
-    (["stages=[tset]"], "There is no stage 'tset' in task=pixelrnn: choose from fit, test, sample, complete, report, compress."),
+    (
+        ["stages=[tset]"],
+        "There is no stage 'tset' in task=pixelrnn: choose from fit, test, sample, complete, report, compress.",
+    ),
     (["stages=[test]"], "need a trained network: give ckpt_path="),
     (["ckpt_path=nowhere.ckpt"], "There is no checkpoint 'nowhere.ckpt'"),
     (["model=pixelcnn,row_lstm"], "add -m to run them all"),

@@ -1,0 +1,121 @@
+"""A sweep started again in its folder: what is done stays, what is missing runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from datamodules.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+# What two starts of one job may differ in: where data lies, what was done, words for the report.
+FREE = ("ckpt_path", "stages", "paths", "published", "choices", "provenance", "sweep_name", "data.cache")
+REMAINS = ("checkpoints", "tensorboard", "snapshots", "metrics.csv", "metrics.json", "config.yaml")
+
+folders: list[Path] = []  # of the sweeps that this process ran
+
+
+class RememberFolder(Callback):
+    """Keeps a sweep's folder, so that its summary is written even when it is interrupted.
+
+    (Hydra does not call `on_multirun_end` then.)
+    """
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        folders.append(Path(config.hydra.sweep.dir).absolute())
+
+
+class OtherRun(UsageError):
+    """A job's folder holds a run of another configuration; nothing may be written there."""
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of nested dicts; a list is a value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_same(config: DictConfig, folder: Path) -> None:
+    """Raises OtherRun when `folder` holds a run that a composed configuration does not describe."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return
+    ours, theirs = (dict(leaves(OmegaConf.to_container(c, resolve=True))) for c in (config, OmegaConf.load(path)))
+    if ours.get("trainer.precision") == "auto":  # config.yaml holds what it became
+        del ours["trainer.precision"], theirs["trainer.precision"]
+    for key in [*theirs, *(key for key in ours if key not in theirs)]:
+        if key in FREE or key.split(".")[0] in FREE:
+            continue
+        there, here = (str(side.get(key, "absent")) for side in (theirs, ours))
+        if there != here:
+            raise OtherRun(
+                f"'{folder}' holds another job ({key} is {there} there, {here} in this command): a sweep goes on in its"
+                " folder with its own words only; give another hydra.sweep.dir."
+            )
+
+
+def go_on(config: DictConfig, folder: Path) -> float | None:
+    """Changes a sweep job's composed configuration to do only what an earlier start left undone.
+
+    A stage is done when metrics.json holds its seconds. Training goes on from checkpoints/last.ckpt, unless the job
+    failed for a reason that stays in it, as a diverged one's does; then the job starts anew.
+
+    Returns:
+        The monitored metric when nothing is left to do, else None.
+
+    Raises:
+        OtherRun: the folder holds a run of another configuration.
+    """
+    if config.ckpt_path is not None:  # stages of a given checkpoint: they run again
+        return None
+    check_same(config, folder)
+    failure, metrics = (read_json(folder / name) for name in ("failure.json", "metrics.json"))
+    (folder / "failure.json").unlink(missing_ok=True)
+    left = [stage for stage in config.stages if f"seconds/{stage}" not in metrics]
+    checkpoints = folder / "checkpoints"
+    if not (folder / "config.yaml").exists():
+        return None
+    if not left and not failure and config.task.monitor in metrics:
+        log.info("done before, %s %.4f: %s", config.task.monitor, metrics[config.task.monitor], folder)
+        return metrics[config.task.monitor]
+    if failure.get("error") != "UsageError" and readable(checkpoints / "last.ckpt"):
+        with open_dict(config):
+            config.stages = left or config.stages
+            config.ckpt_path = str(checkpoints / ("last.ckpt" if "fit" in config.stages else "best.ckpt"))
+        log.info("goes on from %s with %s", config.ckpt_path, ", ".join(config.stages))
+        return None
+    log.info("starts anew: %s", failure.get("message", "it was ended before its first checkpoint"))
+    for name in REMAINS:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when there is no file or it was cut short."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def readable(checkpoint: Path) -> bool:
+    """Is it there, and whole? A job killed while saving leaves half a file."""
+    from running.load import read_checkpoint  # torch
+
+    try:
+        read_checkpoint(checkpoint)
+    except UsageError:
+        return False
+    return True
