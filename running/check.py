@@ -150,10 +150,11 @@ def check_command(argv: Sequence[str]) -> list[str]:
             raise UsageError(f"'{override.input_line}' names several values: {advice}.")
     added: list[str] = []
     for words in BasicSweeper.split_arguments(overrides, None)[0]:
-        # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
-        first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
-        if first.ckpt_path is not None and not added:
-            added = words_of_checkpoint(first, args.overrides, multirun)
+        if not added and any(word.startswith("ckpt_path=") for word in words):
+            # These two alone: an option of the checkpoint's task exists only once that task is chosen.
+            first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
+            if first.ckpt_path is not None:
+                added = words_of_checkpoint(first, args.overrides, multirun)
         config = compose_config([*added, *words])
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
