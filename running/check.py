@@ -164,7 +164,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
     goes_on = multirun and any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
     for number, words in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
-        if number == 0:
+        if number == 0 and any(word.startswith("ckpt_path=") for word in words):
             # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
             first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
             added = [] if first.ckpt_path is None else words_of_checkpoint(first, args.overrides, multirun)
