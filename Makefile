@@ -19,6 +19,8 @@ bench: $(INSTALLED)  ## every benchmark, one table each; leave the machine alone
 	$(BIN)/python -m benchmarks.recurrence
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.text
 
 dashboard: $(INSTALLED)  ## TensorBoard on every run and sweep: http://localhost:6006
 	$(BIN)/tensorboard --logdir_spec runs:runs,multiruns:multiruns

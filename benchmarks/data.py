@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.timing import spread, where
 from datamodules.augment import FlipAndCrop
 from datamodules.loader import BatchLoader
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN
-from running.folder import machine
 from running.precision import resolve_precision
 
 BATCH, PADDING, EPOCH, ROUNDS = 128, 4, 45_000, 3
@@ -85,14 +85,9 @@ def speed(batches: Batches, step: Callable[..., None], count: int) -> float:
     return count * BATCH / (time.perf_counter() - started)
 
 
-def told(speeds: list[float]) -> str:
-    return f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f} … {max(speeds):,.0f})"
-
-
 def ratio(ours: list[float], theirs: list[float]) -> str:
     """The median of the rounds' ratios."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)], scale=1, digits=2)
 
 
 def main() -> None:
@@ -125,15 +120,15 @@ def main() -> None:
         for name, batches in {"usual": usual, "ours": ours}.items():
             alone[name].append(speed(batches, lambda images, labels: None, 20))
 
-    print(f"batches of {BATCH}, filters {args.filters}, depth {args.depth}; {machine()}; torch {torch.__version__}")
+    print(f"batches of {BATCH}, filters {args.filters}, depth {args.depth}; {where()}")
     print(f"precision=auto is {precision} here: {why}\n")
     print("| training loop | images/s | epoch, s | × the usual | × the row above | batches alone, images/s |")
     print("|---|---:|---:|---:|---:|---:|")
     base = before = next(iter(found.values()))
     for number, (name, speeds) in enumerate(found.items()):
-        batches = [told(alone["usual"]), told(alone["ours"])][number] if number < 2 else ""
+        batches = [spread(speeds, scale=1) for speeds in alone.values()][number] if number < 2 else ""
         seconds = EPOCH / statistics.median(speeds)
-        cells = [name, told(speeds), f"{seconds:,.0f}", ratio(speeds, base), ratio(speeds, before), batches]
+        cells = [name, spread(speeds, scale=1), f"{seconds:,.0f}", ratio(speeds, base), ratio(speeds, before), batches]
         print(f"| {' | '.join(cells)} |")
         before = speeds
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,12 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.timing import seconds, spread, where
 from datamodules.spec import TextSpec
 from datamodules.text_loader import Streams
 from lightning_modules.char_lm import CharGRU, CharLSTM
 from lightning_modules.char_lm.generation import generate
 from lightning_modules.char_lm.recurrent import RecurrentLM, detached
-from running.folder import machine
 
 SPEC = TextSpec("".join(map(chr, range(32, 97))))  # 65 characters, as many as Tiny Shakespeare's
 ROUNDS, TEXTS, LENGTH, PART = 3, 100, 1000, 200
@@ -75,16 +74,10 @@ def step(optimizer: torch.optim.Optimizer, network: RecurrentLM, logits: Tensor,
     optimizer.step()
 
 
-def seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 def row(name: str, rates: dict[str, list[float]]) -> str:
     """Medians with smallest and largest; the ratio is of each round's two, the last way to the first."""
     ways = list(rates.values())
-    shown = [f"{statistics.median(way):,.0f} ({min(way):,.0f} … {max(way):,.0f})" for way in ways]
+    shown = [spread(way, scale=1) for way in ways]
     ratios = [f"{statistics.median(a / b for a, b in zip(way, ways[0], strict=True)):.2f}" for way in ways[1:]]
     return f"| {name} | {' | '.join(shown)} | {' · '.join(ratios)} |"
 
@@ -122,7 +115,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--window", type=int, default=128)
     args = parser.parse_args()
-    print(f"Characters per second; one layer of {args.hidden}; {machine()}; torch {torch.__version__}\n")
+    print(f"Characters per second; one layer of {args.hidden}; {where()}\n")
     print(f"Training, batches of {args.streams} × {args.window}\n")
     print("| network | textbook, float32 | this project, float32 | this project, bf16 | ratios |")
     print("|---|---:|---:|---:|---:|")
