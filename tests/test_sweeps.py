@@ -48,7 +48,15 @@ def test_a_sweep_with_failures_ends_with_its_summary_and_goes_on(tmp_path):
 
 def start(*words: str, folder: Path) -> subprocess.Popen:
     command = [sys.executable, str(REPOSITORY / "train.py"), *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(path: Path, victim: subprocess.Popen) -> None:
