@@ -31,8 +31,9 @@ def keep(run: Path, kept: Path, figures: list[str]) -> None:
     config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
         config[part] = {key: value for key, value in config[part].items() if key not in keys}
-    command = config["provenance"]["command"].split()
-    config["provenance"]["command"] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
+    for name in {"command", "went on with"} & config["provenance"].keys():
+        command = config["provenance"][name].split()
+        config["provenance"][name] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
     kept.mkdir(parents=True, exist_ok=True)
     write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     for file in [run / "metrics.json", *(run / "figures" / name for name in figures)]:
