@@ -47,5 +47,5 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
 
 def check_new_folder(folder: Path, stages: list[str]) -> None:
     """Raises UsageError when a new training would mix its files with an earlier run's."""
-    if "fit" in stages and (folder / "checkpoints").exists():
+    if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
         raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
