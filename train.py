@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.errors import UsageError
 from running import sweep
 from running.check import check_command, check_config, sentence
+from running.processes import check_one_folder, of_one_run
 from running.stopped import Stopped, listen
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def job(config: DictConfig) -> float:
         from running.configured import final_config  # after the check: torch takes seconds to import
         from running.run import execute
 
-        return execute(final_config(config, hydra_config), folder)
+        with of_one_run(config, folder):
+            return execute(final_config(config, hydra_config), folder)
     except Stopped as end:
         end.said = f"Stopped. {how_to_go_on(hydra_config, folder)}"
         raise
@@ -66,6 +68,10 @@ def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:
 
 def main() -> None:
     """Runs the command; a user's mistake is one sentence on stderr and exit status 1."""
+    try:
+        check_one_folder(sys.argv[1:])
+    except UsageError as error:
+        sys.exit(str(error))
     # One stamp for the whole command: processes that a run starts find the same folder.
     os.environ.setdefault("ETUDES_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
     # Hydra then hands its errors on instead of printing them.

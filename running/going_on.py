@@ -1,4 +1,4 @@
-"""What Lightning's checkpoints lack for a run that was ended to go on as if it had not been, and how a run ends gently."""
+"""What a checkpoint of Lightning's lacks for a run to go on as if it had not been ended, and how it ends gently."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class GoOn(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.restored is None:
-            # Processes that see different items should not drop the same features of them.
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+            if trainer.global_rank:  # processes that see different items should not drop the same features of them
+                torch.manual_seed(torch.initial_seed() + trainer.global_rank)
             return
         restore_random_states(self.restored[trainer.global_rank])
         for callback in trainer.callbacks:

@@ -187,7 +187,7 @@ def attempt(group: str, make: Callable[[], Any]) -> Any:
 
 
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:
-    """Best and last checkpoint, early stopping, learning-rate curve, a bar or lines of progress, and what ends a run."""
+    """Best and last checkpoint, early stopping, learning-rate curve, progress, and what ends a run."""
     last = folder / "checkpoints" / "last.ckpt"
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
     watched = {"monitor": config.task.monitor, "mode": config.task.mode}

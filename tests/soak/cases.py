@@ -14,16 +14,23 @@ DRAWN = ["task.module.samples=2", "task.module.completions=1", "task.module.snap
 TEXT = [*SHORT, "task=char_lm", "data=text", "data.window=16", "data.batch_size=8", "data.eval_batch_size=8"]
 TEXT += ["model.hidden=12", "model.embedding=6", "task.module.length=20", "trainer.max_epochs=2"]
 
+SMALLEST = ["model.hidden=4", "model.layers=1", "trainer.val_check_interval=3"]
+RISING = ["optimizer.lr=0.3", "scheduler=constant", "patience=2", "trainer.max_epochs=20"]
+AUGMENTED = ["data=cifar10", "data.flip=random", "data.crop_padding=2", "data.val_items=40", "data.eval_batch_size=16"]
+AVERAGED = [
+    "optimizer=sgd",
+    "task.module.average=0.9",
+    "task.module.shown_images=[0]",
+    "trainer.limit_train_batches=1.0",
+]
+
 CASES = {
     # Dropout, one-cycle rate, snapshots, validations in the middle of epochs.
-    "pixelrnn": [*IMAGES, *DRAWN, "model.hidden=4", "model.layers=1", "trainer.val_check_interval=3"],
+    "pixelrnn": [*IMAGES, *DRAWN, *SMALLEST],
     # Batch normalisation, and an end by patience: the rate is so high that the loss rises.
-    "pixelnet": [*IMAGES, *DRAWN, "model=pixelnet", "model.hidden=4", "model.layers=1", "trainer.max_epochs=20"]
-    + ["trainer.val_check_interval=3", "optimizer.lr=0.3", "scheduler=constant", "patience=2"],
+    "pixelnet": ["model=pixelnet", *IMAGES, *DRAWN, *SMALLEST, *RISING],
     # Augmentation, the average of the weights, momentum, dropout; a validation at each epoch's end.
-    "classification": [*IMAGES, "task=classification", "data=cifar10", "data.val_items=40", "data.eval_batch_size=16"]
-    + ["data.flip=random", "data.crop_padding=2", "optimizer=sgd", "task.module.average=0.9", "model.filters=4"]
-    + ["model.depth=3", "trainer.limit_train_batches=1.0", "task.module.shown_images=[0]"],
+    "classification": ["task=classification", *IMAGES, *AUGMENTED, *AVERAGED, "model.filters=4", "model.depth=3"],
     # The state carried from window to window, and forgotten by chance; dropout.
     "char_lm": [*TEXT, "model.layers=2", "task.module.forget=0.3", "trainer.val_check_interval=5"],
     # Shuffled windows from the zero state; a validation every other epoch.
