@@ -140,8 +140,8 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     )
     own = path is not None and path.resolve().parent.parent == folder.resolve()  # later stages of this very run
     curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else math.inf if own else None)
-    # TensorBoard then leaves out what a killed run wrote after its checkpoint.
-    purge = {"purge_step": checkpoint["global_step"]} if resumes else {}
+    # TensorBoard then leaves out what a killed run wrote after its checkpoint, or before its first.
+    purge = {"purge_step": checkpoint["global_step"] if resumes else 0} if "fit" in config.stages else {}
     board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False, **purge)
     trainer = build(
         "trainer",

@@ -56,8 +56,8 @@ def test_two_processes_are_one_run(task, tmp_path, monkeypatch):
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (two, tmp_path / "again"))
     figures = [name for name in first if name.startswith("test/")]
     assert figures
-    for name in figures:
-        assert second[name] == pytest.approx(first[name], rel=1e-6), name
+    for name in figures:  # some are sums of float32, taken in another order
+        assert second[name] == pytest.approx(first[name], rel=1e-5), name
     ours, theirs = (np.load(folder / "predictions.npz") for folder in (two, tmp_path / "again"))
     assert sorted(ours.files) == sorted(theirs.files)
     for name in ours.files:

@@ -57,13 +57,13 @@ def without_folder(value: Any, folder: str) -> Any:
 
 
 def events(folder: Path) -> dict[str, Any]:
-    """What TensorBoard shows: scalars, pictures and texts by name, each with its steps."""
+    """What TensorBoard shows: scalars, pictures and texts, for each name and step the last written."""
     board = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
     tags = board.Tags()
-    shown: dict[str, Any] = {name: [(e.step, e.value) for e in board.Scalars(name)] for name in tags["scalars"]}
-    shown |= {name: [(e.step, e.encoded_image_string) for e in board.Images(name)] for name in tags["images"]}
+    shown: dict[str, Any] = {name: {e.step: e.value for e in board.Scalars(name)} for name in tags["scalars"]}
+    shown |= {name: {e.step: e.encoded_image_string for e in board.Images(name)} for name in tags["images"]}
     texts = [name for name in tags["tensors"] if name.startswith("temperature")]
-    return shown | {name: [(e.step, e.tensor_proto.string_val[0]) for e in board.Tensors(name)] for name in texts}
+    return shown | {name: {e.step: e.tensor_proto.string_val[0] for e in board.Tensors(name)} for name in texts}
 
 
 def unequal(one: Any, other: Any, place: str = "") -> list[str]:

@@ -23,10 +23,13 @@ from lightning.pytorch.callbacks import Callback
 
 from running import run as running_run
 from running.check import check_command
+from running.stopped import Stopped
 from tests.conftest import run_here
 from tests.soak.cases import CASES
 
+ASKING = {"term": signal.SIGTERM, "int": signal.SIGINT}
 SAVE_PARTS = ("before", "half", "whole", "after")  # of writing one checkpoint
+ENDS = {0: "finished", -signal.SIGKILL: "killed", 128 + signal.SIGTERM: "stopped", 128 + signal.SIGINT: "stopped"}
 
 
 def kill_now() -> NoReturn:
@@ -36,15 +39,20 @@ def kill_now() -> NoReturn:
 
 class At(Callback):
     """Calls `act` at a moment: `step:N` at the end of the Nth training step of this process, `val:N:B` in batch B of
-    its Nth validation."""
+    its Nth validation; and asks the process to end with SIGTERM at `term:N:-` or `term:N:val`, with Ctrl-C at `int:N:…`:
+    at such a step or in such a validation."""
 
     def __init__(self, moment: str, act: Callable[[], Any]):
         self.kind, *numbers = moment.split(":")
-        self.numbers, self.act, self.steps, self.validations = [int(n) for n in numbers], act, 0, 0
+        self.in_validation = self.kind == "val" or numbers[1:] == ["val"]
+        self.numbers = [int(number) for number in numbers if number.isdigit()]
+        self.act, self.steps, self.validations = act, 0, 0
+        if self.kind in ASKING:
+            self.act = lambda: os.kill(os.getpid(), ASKING[self.kind])
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.steps += 1
-        if self.kind == "step" and [self.steps] == self.numbers:
+        if not self.in_validation and self.steps == self.numbers[0]:
             self.act()
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -53,7 +61,7 @@ class At(Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int, loader: int = 0
     ) -> None:
-        if self.kind == "val" and [self.validations, number] == self.numbers:
+        if self.in_validation and [self.validations, number] == [*self.numbers, 0][:2]:
             self.act()
 
 
@@ -61,7 +69,7 @@ def arrange(moment: str | None, act: Callable[[], Any] = kill_now) -> None:
     """Has this process act at a moment: those of `At`; `save:N:PART` in its Nth checkpoint; `stage:NAME` as a stage
     begins; `clock:S` after so many seconds."""
     kind, *rest = (moment or "").split(":")
-    if kind in ("step", "val"):
+    if kind in ("step", "val", *ASKING):
         callbacks = running_run.callbacks
         running_run.callbacks = lambda *given: [*callbacks(*given), At(moment, act)]
     elif kind == "save":
@@ -115,6 +123,8 @@ def in_a_process(words: Sequence[str], folder: Path, moment: str | None = None) 
         arrange(moment)
         run_here([*check_command(list(words)), *words], folder)
         status = 0
+    except Stopped as end:
+        status = end.status
     except BaseException:
         traceback.print_exc()
     finally:
@@ -124,8 +134,8 @@ def in_a_process(words: Sequence[str], folder: Path, moment: str | None = None) 
 
 
 def interrupted(words: Sequence[str], folder: Path, moments: Sequence[str]) -> list[str]:
-    """A run killed at each of the moments, the first counted from its start, the next from where it went on, and then
-    finished. Returns how each process ended.
+    """A run killed, or stopped, at each of the moments, the first counted from its start, the next from where it went
+    on, and then finished. Returns how each process ended.
 
     Raises:
         RuntimeError: a process ended by itself otherwise than well.
@@ -134,9 +144,9 @@ def interrupted(words: Sequence[str], folder: Path, moments: Sequence[str]) -> l
     for moment in [*moments, None]:
         last = folder / "checkpoints" / "last.ckpt"
         status = in_a_process([f"ckpt_path={last}"] if last.exists() else words, folder, moment)
-        if status not in (0, -signal.SIGKILL):
+        if status not in ENDS:
             raise RuntimeError(f"{moment}: status {status}\n{folder.with_suffix('.output').read_text()[-3000:]}")
-        ended.append("killed" if status else "finished")
+        ended.append(ENDS[status])
         if not status:
             break
     return ended
@@ -144,7 +154,7 @@ def interrupted(words: Sequence[str], folder: Path, moments: Sequence[str]) -> l
 
 def random_moment(rng: np.random.Generator, steps: int, validations: int, seconds: float) -> str:
     """A moment of a run with so many steps and validations that takes so long; all kinds are equally likely."""
-    match rng.integers(5):
+    match rng.integers(6):
         case 0:
             return f"step:{rng.integers(1, steps + 1)}"
         case 1:
@@ -152,6 +162,9 @@ def random_moment(rng: np.random.Generator, steps: int, validations: int, second
         case 2:
             return f"save:{rng.integers(1, 2 * validations + 1)}:{rng.choice(SAVE_PARTS)}"
         case 3:
+            where = rng.choice(["-", "val"])
+            return f"{rng.choice(list(ASKING))}:{rng.integers(1, (steps if where == '-' else validations) + 1)}:{where}"
+        case 4:
             return f"stage:{rng.choice(['test', 'report'])}"
         case _:
             return f"clock:{rng.uniform(0, seconds):.2f}"

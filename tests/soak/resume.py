@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--points", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--moments", nargs="*", help="these, in place of random ones")
+    parser.add_argument("--moments", nargs="*", help="these, one run for each, in place of random ones")
     parser.add_argument("--folder", type=Path, default=None, help="what to leave the runs in")
     given = parser.parse_args()
     prepare_process()
@@ -58,7 +58,8 @@ def main() -> None:
             if given.moments:
                 words = words_of(case, data)
                 whole_run(case, words, folder / case / "whole")
-                found[case] = [trial(words, folder / case / "whole", folder / case / "0", given.moments)]
+                pairs = [(moment, folder / case / str(number)) for number, moment in enumerate(given.moments)]
+                found[case] = [trial(words, folder / case / "whole", own, moment.split("+")) for moment, own in pairs]
             else:
                 found[case] = trials(case, given.points, given.seed, folder / case, data)
         print(json.dumps(found))
