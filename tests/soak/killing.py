@@ -39,8 +39,8 @@ def kill_now() -> NoReturn:
 
 class At(Callback):
     """Calls `act` at a moment: `step:N` at the end of the Nth training step of this process, `val:N:B` in batch B of
-    its Nth validation; and asks the process to end with SIGTERM at `term:N:-` or `term:N:val`, with Ctrl-C at `int:N:…`:
-    at such a step or in such a validation."""
+    its Nth validation. Asks the process to end with SIGTERM at `term:N:-`, the Nth step, or `term:N:val`, in the Nth
+    validation; with Ctrl-C at `int:N:-` or `int:N:val`."""
 
     def __init__(self, moment: str, act: Callable[[], Any]):
         self.kind, *numbers = moment.split(":")
@@ -110,11 +110,16 @@ def kill_while_saving(number: int, part: str, act: Callable[[], Any]) -> None:
 def in_a_process(words: Sequence[str], folder: Path, moment: str | None = None) -> int:
     """`python train.py WORDS` in `folder`, to be killed at `moment`; its exit status, negative: the signal's number.
 
-    Its output is appended to the file OUTPUT beside the folder.
+    Its output is appended to a file beside the folder.
     """
+    return os.waitstatus_to_exitcode(os.waitpid(start_process(words, folder, moment), 0)[1])
+
+
+def start_process(words: Sequence[str], folder: Path, moment: str | None = None) -> int:
+    """As `in_a_process`, without waiting; returns the process's number."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
     status = 1
     try:
         output = os.open(folder.with_suffix(".output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,10 +1,9 @@
-"""`python -m tests.soak.resume [--cases NAME …] [--points N] [--seed S]`: killed runs against whole ones, as JSON."""
+"""`python -m tests.soak.resume --moments CASE=MOMENT … --folder DIR`: ended runs against whole ones, as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +40,26 @@ def trials(case: str, points: int, seed: int, folder: Path, data: list[str]) -> 
     return found
 
 
+def chosen(moments: list[str], folder: Path, data: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Runs ended at the moments `case=moment` or `case=moment+moment`, each against the case's whole run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, (case, own) in enumerate(each.split("=") for each in moments):
+        words = words_of(case, data)
+        if case not in found:
+            (folder / case).mkdir()
+            whole_run(case, words, folder / case / "whole")
+        outcome = trial(words, folder / case / "whole", folder / case / str(number), own.split("+"))
+        found.setdefault(case, []).append(outcome)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="*", default=list(CASES))
-    parser.add_argument("--points", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--moments", nargs="*", help="these, one run for each, in place of random ones")
-    parser.add_argument("--folder", type=Path, default=None, help="what to leave the runs in")
+    parser.add_argument("--moments", nargs="+", required=True, help="CASE=MOMENT or CASE=MOMENT+MOMENT, see killing.py")
+    parser.add_argument("--folder", type=Path, required=True, help="what to leave the runs in")
     given = parser.parse_args()
     prepare_process()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = given.folder or Path(scratch)
-        data, found = make_data(folder / "data"), {}
-        for case in given.cases:
-            (folder / case).mkdir()
-            if given.moments:
-                words = words_of(case, data)
-                whole_run(case, words, folder / case / "whole")
-                pairs = [(moment, folder / case / str(number)) for number, moment in enumerate(given.moments)]
-                found[case] = [trial(words, folder / case / "whole", own, moment.split("+")) for moment, own in pairs]
-            else:
-                found[case] = trials(case, given.points, given.seed, folder / case, data)
-        print(json.dumps(found))
+    print(json.dumps(chosen(given.moments, given.folder, make_data(given.folder / "data"))))
 
 
 if __name__ == "__main__":
