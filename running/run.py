@@ -35,7 +35,13 @@ from running.going_on import GoOn, StopGently
 from running.load import WholeCheckpoints, read_checkpoint
 from running.numbers import FiniteSteps
 from running.precision import resolve_precision
-from running.refusals import check_devices, check_new_folder, check_resumable, check_validation_interval
+from running.refusals import (
+    check_devices,
+    check_holds_all,
+    check_new_folder,
+    check_resumable,
+    check_validation_interval,
+)
 from running.stopped import Stopped
 from running.sweep import leaves
 
@@ -132,6 +138,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
 
     resumes = checkpoint is not None and "fit" in config.stages
     if resumes:
+        check_holds_all(checkpoint, path)
         check_resumable(config, OmegaConf.create(checkpoint["config"]))
     else:
         check_new_folder(folder, config.stages)

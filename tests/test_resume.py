@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from datamodules.errors import UsageError
+from running.load import read_checkpoint
+from tests.conftest import REPOSITORY, run_here
 from tests.soak.cases import CASES
 from tests.soak.compare import unequal
 
@@ -32,7 +34,7 @@ def outcomes(tmp_path_factory) -> dict[str, list[dict]]:
     command = [sys.executable, "-m", "tests.soak.resume", "--folder", str(folder)]
     command += ["--moments", *(f"{case}={moment}" for case, own in MOMENTS.items() for moment in own)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found.keys() == CASES.keys()
@@ -40,12 +42,24 @@ def outcomes(tmp_path_factory) -> dict[str, list[dict]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the first waits for all of them
 @pytest.mark.parametrize(("case", "number"), [(case, number) for case in CASES for number in range(2)])
 def test_a_run_that_goes_on_is_the_run_that_was_never_ended(case, number, outcomes):
     found = outcomes[case][number]
     assert found["differences"] == []
     assert found["ended"][0] in ("killed", "stopped") and found["ended"][-1] == "finished"
     assert len(found["ended"]) == 1 + len(found["moments"]), "a moment never came"
+
+
+def test_a_checkpoint_without_random_states_is_refused(tmp_path):
+    words = ["stages=[fit]", "debug=quick", "model=pixelcnn", "model.hidden=4", "model.layers=1"]
+    run_here(words, tmp_path)
+    last = tmp_path / "checkpoints/last.ckpt"
+    checkpoint = read_checkpoint(last)
+    del checkpoint["random_states"]
+    torch.save(checkpoint, last)
+    with pytest.raises(UsageError, match="written by an earlier version"):
+        run_here(["stages=[fit]", f"ckpt_path={last}"], tmp_path)
 
 
 @pytest.mark.parametrize(
