@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench dashboard
+.PHONY: demo test soak lint bench dashboard
 
 demo: $(INSTALLED)  ## trains a Diagonal BiLSTM on handwritten digits and writes its report
 	$(BIN)/python train.py task=pixelrnn model=diag_bilstm
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)  ## runs killed at many moments, many runs, long runs: results/soak.md
+	$(BIN)/python -m tests.soak
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

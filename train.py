@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.errors import UsageError
 from running import sweep
 from running.check import check_command, check_config, sentence
+from running.processes import check_one_folder, of_one_run
+from running.stopped import Stopped, listen
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,11 @@ def job(config: DictConfig) -> float:
         from running.configured import final_config  # after the check: torch takes seconds to import
         from running.run import execute
 
-        return execute(final_config(config, hydra_config), folder)
+        with of_one_run(config, folder):
+            return execute(final_config(config, hydra_config), folder)
+    except Stopped as end:
+        end.said = f"Stopped. {how_to_go_on(hydra_config, folder)}"
+        raise
     except Exception as error:
         if hydra_config.mode is not RunMode.MULTIRUN:
             if isinstance(error, UsageError):
@@ -50,12 +56,27 @@ def job(config: DictConfig) -> float:
         return float("nan")
 
 
+def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:
+    """A sentence for whoever has stopped a run, or a sweep, in its folder."""
+    if hydra_config.mode is RunMode.MULTIRUN:
+        return f"The sweep goes on with the same command and hydra.sweep.dir={folder.parent}"
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        return "Nothing was saved yet: give the same command again."
+    return f"The run goes on where it was with: python train.py ckpt_path={last}"
+
+
 def main() -> None:
     """Runs the command; a user's mistake is one sentence on stderr and exit status 1."""
+    try:
+        check_one_folder(sys.argv[1:])
+    except UsageError as error:
+        sys.exit(str(error))
     # One stamp for the whole command: processes that a run starts find the same folder.
     os.environ.setdefault("ETUDES_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
     # Hydra then hands its errors on instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    listen()
     try:
         sys.argv += check_command(sys.argv[1:])
         try:
@@ -64,8 +85,10 @@ def main() -> None:
             summarise()
     except UsageError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell expects it
+    except Stopped as end:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
+            print(end.said, file=sys.stderr)
+        sys.exit(end.status)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(sentence(error))
 

@@ -57,9 +57,28 @@ class Task(L.LightningModule):
         scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_step_skipped(self) -> None:
+        """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
+
+    def in_order(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows (n, …) of this process's items → those of all processes, in the split's order.
+
+        Every process must call it. Of `world` processes each has every world-th item, as the loaders deal them.
+        """
+        parts = gathered(dict(rows))
+        found = {}
+        for name, own in rows.items():
+            found[name] = np.empty((sum(len(part[name]) for part in parts), *own.shape[1:]), own.dtype)
+            for rank, part in enumerate(parts):
+                found[name][rank :: len(parts)] = part[name]
+        return found
+
     @abstractmethod
     def predictions(self) -> dict[str, np.ndarray]:
-        """What comparisons need of the test just made: arrays with one row per test item, in the split's order."""
+        """What comparisons need of the test just made: arrays with one row per test item, in the split's order.
+
+        Every process calls it; the first one's are kept.
+        """
 
     @abstractmethod
     def report(self, run: Any) -> list[Section]:
@@ -74,6 +93,15 @@ class Task(L.LightningModule):
     def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
         """What a page that compares runs of this task shows beyond what all tasks do; pictures go into `folder`."""
         return []
+
+
+def gathered(own: Any) -> list[Any]:
+    """What each process has, in the order of their ranks; every process must call it."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [own]
+    parts = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 def split_means(splits: Sequence[str] = ("train", "val", "test")) -> nn.ModuleDict:

@@ -21,7 +21,7 @@ class CurvesLogger(Logger):
 
     Args:
         folder: the run's.
-        resumed_at: keep the earlier curves up to this step; None: begin anew.
+        resumed_at: keep the earlier curves of so many steps; None: begin anew.
     """
 
     SECONDS = 10  # between two writes of the whole file
@@ -35,7 +35,7 @@ class CurvesLogger(Logger):
         if resumed_at is not None and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = {int(row["step"]): row for row in csv.DictReader(file)}
-            self.rows = {step: row for step, row in rows.items() if step <= resumed_at}
+            self.rows = {step: row for step, row in rows.items() if step < resumed_at}
 
     @property
     def name(self) -> str:

@@ -1,7 +1,8 @@
-"""Checkpoints read back: by a stage, or in a notebook."""
+"""Checkpoints written whole, and read back: by a stage, or in a notebook."""
 
 from __future__ import annotations
 
+import io
 import pickle
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,12 @@ from zipfile import BadZipFile
 
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from datamodules.spec import Spec, spec_from_dict
 from running.check import CONF, find_checkpoint
 
@@ -24,6 +27,22 @@ class LoadedRun(NamedTuple):
     network: nn.Module
     spec: Spec
     config: DictConfig
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints under their final names are whole.
+
+    (Lightning writes into the system's temporary folder and moves: between two disks that is a copy, which a full disk
+    or a kill cuts short after the earlier checkpoint is gone.)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

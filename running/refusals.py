@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -45,7 +46,16 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
             )
 
 
+def check_holds_all(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raises UsageError when a checkpoint of an earlier version lacks what an exact run needs to go on."""
+    if "random_states" not in checkpoint:
+        raise UsageError(
+            f"'{path}' was written by an earlier version, without random states: its weights can be tested, but the "
+            "run goes on only with the commit that its config.yaml names."
+        )
+
+
 def check_new_folder(folder: Path, stages: list[str]) -> None:
     """Raises UsageError when a new training would mix its files with an earlier run's."""
-    if "fit" in stages and (folder / "checkpoints").exists():
+    if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
         raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -19,6 +20,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
@@ -29,12 +31,22 @@ from running import folder as files
 from running.callbacks import ProgressLines, Record, ValidateLastStep
 from running.check import find_checkpoint
 from running.curves import CurvesLogger
-from running.load import read_checkpoint
+from running.going_on import GoOn, StopGently
+from running.load import WholeCheckpoints, read_checkpoint
+from running.numbers import FiniteSteps
 from running.precision import resolve_precision
-from running.refusals import check_devices, check_new_folder, check_resumable, check_validation_interval
+from running.refusals import (
+    check_devices,
+    check_holds_all,
+    check_new_folder,
+    check_resumable,
+    check_validation_interval,
+)
+from running.stopped import Stopped
 from running.sweep import leaves
 
 log = logging.getLogger(__name__)
+C = TypeVar("C", bound=L.Callback)
 
 
 @dataclass
@@ -53,6 +65,9 @@ class Run:
     @property
     def best_path(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
+
+    def callback(self, kind: type[C]) -> C:
+        return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))
 
 
 def execute(config: DictConfig, folder: Path) -> float:
@@ -123,6 +138,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
 
     resumes = checkpoint is not None and "fit" in config.stages
     if resumes:
+        check_holds_all(checkpoint, path)
         check_resumable(config, OmegaConf.create(checkpoint["config"]))
     else:
         check_new_folder(folder, config.stages)
@@ -131,12 +147,15 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     )
     own = path is not None and path.resolve().parent.parent == folder.resolve()  # later stages of this very run
     curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else math.inf if own else None)
-    board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+    # TensorBoard then leaves out what a killed run wrote after its checkpoint, or before its first.
+    purge = {"purge_step": checkpoint["global_step"] if resumes else 0} if "fit" in config.stages else {}
+    board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False, **purge)
     trainer = build(
         "trainer",
         config.trainer,
         logger=[board, curves] if "fit" in config.stages else [board],  # a test alone leaves the folder's curves
         callbacks=callbacks(config, folder, record),
+        plugins=WholeCheckpoints(),
         enable_progress_bar=interactive(),
         default_root_dir=folder,
     )
@@ -175,11 +194,15 @@ def attempt(group: str, make: Callable[[], Any]) -> Any:
 
 
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:
-    """Best and last checkpoint, early stopping, learning-rate curve, and a bar or lines of progress."""
+    """Best and last checkpoint, early stopping, learning-rate curve, progress, and what ends a run."""
+    last = folder / "checkpoints" / "last.ckpt"
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
     watched = {"monitor": config.task.monitor, "mode": config.task.mode}
     chosen = [
         record,
+        GoOn(),
+        FiniteSteps(config.get("nonfinite", "stop"), last),
+        StopGently(last),
         ValidateLastStep(),
         LearningRateMonitor("step"),
         ModelCheckpoint(**common, filename="best", **watched, save_on_train_epoch_end=False),
@@ -194,9 +217,14 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
 
 def fit(run: Run) -> None:
     """Trains; the module then holds the best checkpoint's weights, and the metrics are that checkpoint's."""
-    run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
+    try:
+        run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
+    except SIGTERMException:
+        raise Stopped(run.callback(StopGently).number or signal.SIGTERM) from None
     run.metrics |= {"seconds/fit": round(run.record.seconds, 2), "steps": run.trainer.global_step}
     run.metrics |= {"epochs": run.trainer.current_epoch}
+    if skipped := run.callback(FiniteSteps).skipped:
+        run.metrics["steps_skipped"] = skipped
     found = run.trainer.callback_metrics.get(run.config.task.monitor)
     if found is not None and not math.isfinite(found):
         raise UsageError(
@@ -216,8 +244,9 @@ def test(run: Run) -> None:
     figures = run.trainer.test(run.module, datamodule=run.datamodule, verbose=False)[0]
     run.metrics |= figures
     log.info("test:  %s", "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
-    if run.trainer.world_size == 1:
-        files.write_predictions(run.folder, run.module.predictions())
+    predictions = run.module.predictions()
+    if run.trainer.is_global_zero:
+        files.write_predictions(run.folder, predictions)
 
 
 def log_hyperparameters(run: Run) -> None:

@@ -19,7 +19,7 @@ from datamodules.errors import UsageError
 from datamodules.text import SCORINGS
 from datamodules.text_loader import TextBatch
 from datamodules.vocabulary import UNKNOWN, decode, encode
-from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
+from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, gathered, split_means
 from lightning_modules.char_lm.generation import generate
 from lightning_modules.char_lm.recurrent import RecurrentLM, State, detached, select_rows
 from lightning_modules.char_lm.report import report_sections
@@ -135,12 +135,10 @@ class CharLM(Task):
             self._log_means("train", "train")
         self._log_means("val", "val")
         self._reset_means("train", "val")
-
-    def on_validation_end(self) -> None:
-        """A short text for TensorBoard at every validation."""
+        # A short text for TensorBoard, before the checkpoint: a run that goes on from it does not write it again.
         if self.trainer.is_global_zero:
             drawn = self.texts(self.starting_text(self.trainer.datamodule), length=min(self.length, 200))
-            self._show_on_board(self.trainer, drawn, self.trainer.global_step)
+            self._show_on_board(self.trainer, drawn, self.trainer.global_step - 1)  # as this validation's figures
 
     def on_test_epoch_start(self) -> None:
         self.tested = {scoring: [] for scoring in SCORINGS}
@@ -167,11 +165,17 @@ class CharLM(Task):
             arrays[f"code_{scoring}"] = rows["code"].astype(np.int32)
         return arrays
 
+    def on_step_skipped(self) -> None:
+        """The state carried out of a step that was not finite would spoil all that follow: they start from zero."""
+        self.state = None if self.state is None else tuple(torch.zeros_like(part) for part in self.state)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["carried_state"] = None if self.state is None else [part.cpu() for part in self.state]
+        # Of every process, each of which has streams of its own.
+        state = None if self.state is None else [part.cpu() for part in self.state]
+        checkpoint["carried_state"] = gathered(state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["carried_state"]
+        state = checkpoint["carried_state"][self.trainer.global_rank]
         self.state = None if state is None else tuple(part.to(self.device) for part in state)
 
     # Generation

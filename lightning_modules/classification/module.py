@@ -185,7 +185,7 @@ class Classification(Task):
         """For each image tested, in order: its label, and the probability of each class (N, classes); and the classes'
         names."""
         rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in self.tested[0]}
-        return {**rows, "class_names": np.array(self.trainer.datamodule.class_names)}
+        return {**self.in_order(rows), "class_names": np.array(self.trainer.datamodule.class_names)}
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

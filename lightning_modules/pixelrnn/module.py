@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
 from lightning_modules.pixelrnn.codec import compression_figures
 from lightning_modules.pixelrnn.figures import save_completions
@@ -103,19 +104,23 @@ class PixelRNN(Task):
     def on_validation_epoch_end(self) -> None:
         if self.nats["train_mean"].update_called:
             self._log_split("train")
+        finite = bool(self.nats["val_mean"].compute().isfinite())
         self._log_split("val")
+        if finite:
+            self._snapshot()
 
-    def on_validation_end(self) -> None:
-        """Draws a snapshot if the steps trained have doubled since the last one in the run's folder."""
+    def _snapshot(self) -> None:
+        """Draws images if the steps trained have doubled since the last ones in the run's folder.
+
+        Before the checkpoint of this validation is written: a run that goes on from it does not draw again.
+        """
         folder, step = Path(self.trainer.default_root_dir) / "snapshots", self.trainer.global_step
         if not self.snapshots or not self.trainer.is_global_zero or step < 2 * max(snapshots_in(folder), default=0.5):
             return
-        if not self.trainer.callback_metrics["val/loss"].isfinite():
-            return
         folder.mkdir(exist_ok=True)
         drawn = self._draw(self.snapshots)
-        np.save(folder / f"step_{step:07d}.npy", drawn)
-        self._show_on_board(self.trainer, drawn, step)
+        save_array(folder / f"step_{step:07d}.npy", drawn)
+        self._show_on_board(self.trainer, drawn, step - 1)  # as Lightning numbers this validation's figures
 
     def test_step(self, batch: Batch, number: int) -> None:
         nats = self._nats(batch, "test").cpu().double()
@@ -131,7 +136,11 @@ class PixelRNN(Task):
     def predictions(self) -> dict[str, np.ndarray]:
         """For each image tested, in order: its label and its nats; and the mean nats of each pixel (H, W)."""
         rows = {name: np.concatenate([batch[name] for batch in self.tested]) for name in ("label", "nats")}
-        return {**rows, "pixel_nats": sum(batch["sum"] for batch in self.tested) / len(rows["nats"])}
+        rows = self.in_order(rows)
+        sums = self.in_order({"pixel": sum(batch["sum"] for batch in self.tested)[None]})[
+            "pixel"
+        ]  # one of each process
+        return {**rows, "pixel_nats": sums.sum(0) / len(rows["nats"])}
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -161,7 +170,7 @@ class PixelRNN(Task):
     def stage_sample(self, run: Any) -> None:
         """Draws images; leaves `samples.npy`, and a picture of them beside as many test images."""
         drawn = self._draw(self.samples)
-        np.save(run.folder / "samples.npy", drawn)
+        save_array(run.folder / "samples.npy", drawn)
         real = np.asarray(run.datamodule.splits["test"].images[: len(drawn)])
         spec = self.network.spec
         by_class = self.network.class_biases and self.label is None
@@ -181,7 +190,7 @@ class PixelRNN(Task):
         classes = torch.from_numpy(np.array(labels)).long().to(self.device).repeat_interleave(self.draws, 0)
         drawn = complete(self.network, given, first_row, **self._how(classes)).cpu().numpy()
         drawn = drawn.reshape(len(images), self.draws, *drawn.shape[1:])
-        np.save(run.folder / "completions.npy", drawn)
+        save_array(run.folder / "completions.npy", drawn)
         path = run.folder / "figures" / "completions.png"
         save_completions(path, np.asarray(images), drawn, first_row, self.network.spec.levels)
 
@@ -193,3 +202,9 @@ class PixelRNN(Task):
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows."""
         return report_sections(self.network, run)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file, whole or not at all."""
+    with whole_file(path) as unfinished:
+        np.save(unfinished, array, allow_pickle=False)

@@ -1,0 +1,78 @@
+"""Runs killed and stopped at chosen moments go on bit for bit; `make soak` tries many more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.errors import UsageError
+from running.load import read_checkpoint
+from tests.conftest import REPOSITORY, run_here
+from tests.soak.cases import CASES
+from tests.soak.compare import unequal
+
+# Two for each case, one of them rather late; between them all kinds, and a run stopped and then killed.
+MOMENTS = {
+    "pixelrnn": ["val:4:1", "save:5:half"],
+    "pixelnet": ["stage:test", "step:8"],
+    "classification": ["step:17", "term:8:-+save:2:whole"],
+    "char_lm": ["term:13:-", "step:19"],
+    "char_gru": ["int:36:-", "step:50"],
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory) -> dict[str, list[dict]]:
+    """What `tests.soak.resume` found, in a process of its own, from which it can fork."""
+    folder = tmp_path_factory.mktemp("resume")
+    command = [sys.executable, "-m", "tests.soak.resume", "--folder", str(folder)]
+    command += ["--moments", *(f"{case}={moment}" for case, own in MOMENTS.items() for moment in own)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found.keys() == CASES.keys()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the first waits for all of them
+@pytest.mark.parametrize(("case", "number"), [(case, number) for case in CASES for number in range(2)])
+def test_a_run_that_goes_on_is_the_run_that_was_never_ended(case, number, outcomes):
+    found = outcomes[case][number]
+    assert found["differences"] == []
+    assert found["ended"][0] in ("killed", "stopped") and found["ended"][-1] == "finished"
+    assert len(found["ended"]) == 1 + len(found["moments"]), "a moment never came"
+
+
+def test_a_checkpoint_without_random_states_is_refused(tmp_path):
+    words = ["stages=[fit]", "debug=quick", "model=pixelcnn", "model.hidden=4", "model.layers=1"]
+    run_here(words, tmp_path)
+    last = tmp_path / "checkpoints/last.ckpt"
+    checkpoint = read_checkpoint(last)
+    del checkpoint["random_states"]
+    torch.save(checkpoint, last)
+    with pytest.raises(UsageError, match="written by an earlier version"):
+        run_here(["stages=[fit]", f"ckpt_path={last}"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "places"),
+    [
+        ({"a": torch.ones(2)}, {"a": torch.ones(2)}, 0),
+        ({"a": torch.ones(2)}, {"a": torch.tensor([1.0, 1 + 1e-7])}, 1),
+        ({"a": [1, 2]}, {"a": [1]}, 1),
+        ({"a": 1}, {"a": 1.0}, 1),
+        ({"a": 1}, {"b": 1}, 2),
+        ({"a": float("nan")}, {"a": float("nan")}, 0),
+        ({"a": np.zeros(3, np.int64)}, {"a": np.zeros(3, np.int32)}, 1),
+    ],
+)
+def test_the_comparison_sees_the_last_bit(one, other, places):
+    assert len(unequal(one, other)) == places

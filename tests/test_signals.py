@@ -1,0 +1,53 @@
+"""SIGTERM and Ctrl-C, as a user or a scheduler sends them to the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from running.load import read_checkpoint
+from tests.conftest import REPOSITORY
+from tests.test_command import train
+
+WORDS = ["model=pixelcnn", "model.hidden=4", "model.layers=1", "stages=[fit]", "patience=null", "hydra.run.dir=run"]
+WORDS += ["task.module.snapshots=0", "trainer.max_epochs=400", "trainer.limit_train_batches=5", "scheduler=constant"]
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGTERM, TWO)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, more, tmp_path):
+    victim = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *WORDS, *more],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not last.exists():
+        assert time.monotonic() < deadline and victim.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.05)
+    os.kill(victim.pid, number)
+    said = victim.communicate(timeout=60)[1]
+    assert victim.returncode == 128 + number, said
+    if not more:
+        assert said.count("\n") == 1, said
+    assert f"Stopped. The run goes on where it was with: python train.py ckpt_path={last}" in said
+    steps = read_checkpoint(last)["global_step"]
+    assert 0 < steps < 2000
+    if number == signal.SIGTERM and not more:
+        words = shlex.split(said.strip().rsplit("train.py ", 1)[1])
+        done = train(*words, "stages=[fit]", f"trainer.max_epochs={steps // 5 + 2}", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "run/metrics.json").read_text())["steps"] == 5 * (steps // 5 + 2)
