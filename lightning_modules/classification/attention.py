@@ -59,18 +59,14 @@ def attention_section(weights: np.ndarray, grid: tuple[int, int], shown: Shown, 
 
 
 def save_attention(path: Path, shown: Shown, maps: dict[str, np.ndarray], levels: int) -> None:
-    """A row for each image: itself, then itself as bright as each map (N, rows, columns) of patches is there."""
+    """A row for each image: itself, then each map (N, rows, columns) of its patches."""
     shape = (len(shown.images), 1 + len(maps))
     figure, axes = plt.subplots(*shape, figsize=(1.9 * shape[1], 2.1 * shape[0]), squeeze=False)
     for row, (image, caption) in enumerate(zip(shown.images, shown.captions, strict=True)):
-        picture = to_picture(image, levels)
-        height, width = picture.shape[:2]
-        axes[row, 0].imshow(picture, interpolation="nearest")
+        axes[row, 0].imshow(to_picture(image, levels), interpolation="nearest")
         axes[row, 0].text(0.5, -0.04, caption, transform=axes[row, 0].transAxes, ha="center", va="top", fontsize=8)
         for axis, (name, found) in zip(axes[row, 1:], maps.items(), strict=True):
-            axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-            axis.imshow(found[row], cmap="inferno", vmin=0, alpha=0.7, extent=extent, interpolation="nearest")
+            axis.imshow(found[row], cmap="inferno", vmin=0, interpolation="nearest")
             if row == 0:
                 axis.set_title(name, fontsize=9)
     for axis in axes.flat:

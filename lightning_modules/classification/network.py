@@ -55,7 +55,7 @@ class Classifier(nn.Module):
         return []
 
     def scaled(self, images: Tensor) -> Tensor:
-        """Intensities (B, C, H, W), integers or floats 0 … levels−1 → floats 0 … 1; the size may differ from the spec's.
+        """Intensities (B, C, H, W), integers or floats 0 … levels−1 → floats 0 … 1; sizes may differ from the spec's.
 
         Raises:
             UsageError: the images have other channels than the network's, or a size that it cannot take.

@@ -1,7 +1,7 @@
 """The vision transformer: images as sequences of patches.
 
-Source: Dosovitskiy et al. 2021, "An Image is Worth 16×16 Words", arXiv 2010.11929. Letters: B images, N patches, D width,
-L blocks, k heads.
+Source: Dosovitskiy et al. 2021, "An Image is Worth 16×16 Words", arXiv 2010.11929. Letters: B images, N patches, D
+width, L blocks, k heads.
 """
 
 from __future__ import annotations
