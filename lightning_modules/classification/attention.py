@@ -76,13 +76,14 @@ def save_attention(path: Path, shown: Shown, maps: dict[str, np.ndarray], levels
 
 def positions_section(positions: np.ndarray, grid: tuple[int, int], folder: Path) -> Section:
     """Which of the patches' learned positions (N, D) are alike."""
-    found = similarities(positions).reshape(*grid, *grid)
-    figure, axes = plt.subplots(*grid, figsize=(0.75 * grid[1] + 1, 0.75 * grid[0]), squeeze=False)
-    for (row, column), axis in np.ndenumerate(axes):
-        drawn = axis.imshow(found[row, column], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.colorbar(drawn, ax=axes, label="cosine", shrink=0.8)
+    maps = similarities(positions).reshape(*grid, *grid)
+    spaced = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)  # white between the maps
+    rows, columns = grid
+    picture = spaced.transpose(0, 2, 1, 3).reshape(rows * (rows + 1), columns * (columns + 1))
+    figure, axis = plt.subplots(figsize=(6, 5))
+    drawn = axis.imshow(picture, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    axis.axis("off")
+    figure.colorbar(drawn, ax=axis, label="cosine")
     save(figure, folder / "figures" / "positions.png")
     text = (
         "Each small map belongs to the patch at its place: the cosine of that patch's learned position with those of "

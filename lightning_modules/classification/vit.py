@@ -25,11 +25,9 @@ class ViT(Classifier):
     Patches are embedded by one linear map, a class token is put before them and learned positions are added (equation
     1); `depth` blocks; layer normalisation (equation 4) and one linear layer. Images of another size than the spec's
     are read with positions interpolated between the learned ones (section 3.2, "Fine-tuning and higher resolution").
-    Parameters: P²CD + D for the patches, (N + 2)D for token and positions, 12D² + 13D for each block where `mlp` is
-    4, 2D + (D + 1)·classes at the end.
-
-    Departures from the paper: it has no dropout after the attention's own weights, and neither has this; its largest
-    sizes are for pre-training, these are for small images from scratch: patch 2 for 8×8, 4 for 32×32.
+    Parameters: (P²C + 1)D for the patches, (N + 2)D for token and positions, (4 + 2m)D² + (9 + m)D for a block whose
+    `mlp` is m (the paper: 4), 2D + (D + 1)·classes at the end. The paper's ViT-Base: patch 16, width 768, depth 12,
+    heads 12. From scratch on small images: patch 2 for 8×8, 4 for 32×32.
 
     Args:
         spec: the images and their classes.
@@ -162,7 +160,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         queries, keys, values = self.queries_keys_values(x)
         if queries.is_cpu and queries.requires_grad:
-            # torch's CPU kernel takes five times as long in bf16, nearly all of it in its backward pass.
+            # The same, faster: the backward pass of torch's CPU kernel is slow, above all in bf16.
             mixed = shares(queries, keys) @ values
         else:
             mixed = F.scaled_dot_product_attention(queries, keys, values)
