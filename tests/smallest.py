@@ -10,6 +10,8 @@ from torch import Tensor
 
 from datamodules.spec import ImageSpec, Spec
 
+GREY = ImageSpec(1, 4, 5, 3)
+
 
 @dataclass(frozen=True)
 class Smallest:
@@ -19,8 +21,8 @@ class Smallest:
     a batch of so many has the shape `output(spec, batch)`.
     """
 
-    spec: Spec
     output: Callable[[Spec, int], tuple[int, ...]]
+    spec: Spec = GREY
     words: list[str] = field(default_factory=list)
     model_words: Mapping[str, list[str]] = field(default_factory=dict)
 
