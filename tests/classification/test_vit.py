@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lightning_modules.classification import Classification, ViT
 from lightning_modules.classification.attention import rollout, similarities
 from lightning_modules.classification.vit import Attention
 from lightning_modules.schedules import constant
+from reporting import compare
 from running.load import load_run
 from tests.conftest import run_here
 
@@ -242,16 +244,31 @@ def test_similarities_are_cosines():
     np.testing.assert_allclose(similarities(positions), expected, atol=1e-12)
 
 
-def test_a_run_with_the_whole_recipe(tmp_path):
-    """Small images first, the weights' average, averaged views, smoothed labels; its report, and the network back."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Small images first, the weights' average, averaged views, smoothed labels."""
+    folder = tmp_path_factory.mktemp("run")
     words = ["task.module.early_size=4", "task.module.early_part=0.5", "task.module.average=0.9"]
     words += ["task.module.tta=true", "task.module.label_smoothing=0.1", "task.module.shown_images=[7,1,3]"]
-    run_here([*SMALL, *words, "trainer.max_steps=12", "patience=null"], tmp_path)
-    metrics, text = json.loads((tmp_path / "metrics.json").read_text()), (tmp_path / "report.md").read_text()
+    run_here([*SMALL, *words, "trainer.max_steps=12", "patience=null"], folder)
+    return folder
+
+
+def test_the_whole_recipe_ends_with_a_report_and_the_network_comes_back(run):
+    metrics, text = json.loads((run / "metrics.json").read_text()), (run / "report.md").read_text()
     assert {"test/accuracy", "test/accuracy_tta", "val/loss"} <= metrics.keys()
     assert "## Attention" in text and "## Positions" in text and "Feature maps" not in text
     for name in ("attention", "positions"):
-        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+        with Image.open(run / "figures" / f"{name}.png") as picture:
             assert min(picture.size) > 200 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
-    network, spec, _ = load_run(tmp_path)
+    network, spec, _ = load_run(run)
     assert F.softmax(network(some(spec)), 1).shape == (3, 10) and spec == GREY
+
+
+def test_it_stands_beside_a_convolutional_network_on_one_page(run, tmp_path):
+    words = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true"]
+    run_here([*words, "stages=[fit,test]", "trainer.max_steps=2", "patience=null"], tmp_path / "cnn")
+    text = compare.main([str(tmp_path / "cnn"), str(run), "--output", str(tmp_path / "page.html")]).read_text("utf-8")
+    assert "Confusion matrices" in text and "<td>accuracy</td>" in text
+    for model in ("cnn", "vit"):
+        assert f">{model}</th>" in text
