@@ -11,7 +11,7 @@ import lightning as L
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from reporting.report import Section
@@ -102,6 +102,64 @@ def gathered(own: Any) -> list[Any]:
     parts = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, own)
     return parts
+
+
+class LossTask(Task):
+    """A task of one loss: a subclass says `losses`, and in `report`, if it likes, what to show.
+
+    Logs `{train,val,test}/loss`, means over items; training's over what was trained on since the last validation.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
+        super().__init__(network, optimizer, scheduler)
+        self.means = split_means()
+        self.tested: list[Tensor] = []
+
+    @abstractmethod
+    def losses(self, batch: Any) -> Tensor:
+        """The loss of each item of a batch (B,)."""
+
+    def counted(self, batch: Any, split: str) -> Tensor:
+        """`losses`, counted in the split's mean."""
+        losses = self.losses(batch)
+        self.means[f"{split}_mean"].update(losses.detach())
+        return losses
+
+    def log_split(self, split: str) -> None:
+        mean = self.means[f"{split}_mean"]
+        self.log(f"{split}/loss", mean.compute(), prog_bar=True)
+        mean.reset()
+
+    def training_step(self, batch: Any, number: int) -> Tensor:
+        return self.counted(batch, "train").mean()
+
+    def validation_step(self, batch: Any, number: int) -> None:
+        self.counted(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        if self.means["train_mean"].update_called:
+            self.log_split("train")
+        self.log_split("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.tested = []
+
+    def test_step(self, batch: Any, number: int) -> None:
+        self.tested.append(self.counted(batch, "test").cpu())
+
+    def on_test_epoch_end(self) -> None:
+        self.log_split("test")
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Each test item's loss."""
+        return {"loss": torch.cat(self.tested).numpy()}
+
+    @staticmethod
+    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"loss": predictions["loss"]}
+
+    def report(self, run: Any) -> list[Section]:
+        return []
 
 
 def split_means(splits: Sequence[str] = ("train", "val", "test")) -> nn.ModuleDict:

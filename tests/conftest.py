@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
-from torch import Tensor
 
-from datamodules.spec import ImageSpec, Spec, TextSpec
 from running.check import CONF, check_config, compose_config
 from running.configured import final_config
 from running.run import execute
@@ -23,36 +20,8 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PAIRS = [(task, model) for task, node in TASKS.items() for model in node.models]
 
 
-@dataclass(frozen=True)
-class Smallest:
-    """What the tests of every configuration need of a task: its smallest run, and what its networks map to what."""
-
-    words: list[str]
-    spec: Spec
-    inputs: Callable[[Spec], Tensor]
-    output: Callable[[Spec, int], tuple[int, ...]]  # of a batch of so many
-
-
-SMALLEST = {
-    "classification": Smallest(
-        ["model.filters=4", "model.depth=3"],
-        ImageSpec(3, 9, 8, 256, classes=5),
-        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
-        lambda spec, batch: (batch, spec.classes),
-    ),
-    "pixelrnn": Smallest(
-        ["task.module.samples=4", "task.module.completions=2", "model.hidden=6", "model.layers=1"],
-        ImageSpec(3, 5, 4, 7),
-        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
-        lambda spec, batch: (batch, spec.levels, *spec.shape),
-    ),
-    "char_lm": Smallest(
-        ["task.module.length=20", "model.hidden=6", "model.embedding=5", "data.window=32"],
-        TextSpec("\n abc"),
-        lambda spec: torch.zeros(2, 7, dtype=torch.int64),
-        lambda spec, batch: (batch, 7, len(spec.tokens)),
-    ),
-}
+# What each task's package of tests says of its smallest run.
+SMALLEST = {task: import_module(f"tests.{task}.smallest").SMALLEST for task in TASKS}
 QUICK = ["debug=quick", "task.module.samples=4", "task.module.completions=2"]
 
 

@@ -84,7 +84,7 @@ def test_a_mistake_that_needs_torch_is_one_sentence_too(words, message, tmp_path
 def test_a_model_of_another_task_is_refused(tmp_path, monkeypatch):
     done = train("task=classification", "model=pixelcnn", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "model=pixelcnn is no network of task=classification: choose one of cnn.\n"
+    assert done.stderr == "model=pixelcnn is no network of task=classification: choose one of cnn, vit.\n"
 
 
 def test_help_shows_groups_choices_and_five_examples(tmp_path):

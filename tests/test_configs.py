@@ -13,6 +13,7 @@ from datamodules.spec import ImageSpec
 from running.check import CONF, compose_config
 from running.load import load_run
 from tests.conftest import MODELS, PAIRS, SMALLEST, TASKS, run_here
+from tests.smallest import inputs
 
 PUBLISHED_GROUPS = ("data", "optimizer", "scheduler", "trainer", "model", "task", "experiment", "sweep", "debug")
 
@@ -44,15 +45,15 @@ def test_every_model_instantiates_from_a_bare_composition(task, model):
 
 def check_output(network, smallest, spec):
     """The network's first (or only) output has the task's shape."""
-    inputs = smallest.inputs(spec)
-    output = network.eval()(inputs)
+    given = inputs(spec)
+    output = network.eval()(given)
     output = output[0] if isinstance(output, tuple) else output
-    assert output.shape == smallest.output(spec, len(inputs))
+    assert output.shape == smallest.output(spec, len(given))
 
 
 @pytest.mark.parametrize(("task", "model"), PAIRS)
 def test_every_pair_fits_tests_reports_and_reloads(task, model, tmp_path):
-    monitored = run_here([f"task={task}", f"model={model}", "debug=quick", *SMALLEST[task].words], tmp_path)
+    monitored = run_here([f"task={task}", f"model={model}", "debug=quick", *SMALLEST[task].words_of(model)], tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert monitored == metrics[TASKS[task].monitor]
     assert all(f"test/{name}" in metrics for name in TASKS[task].shown)

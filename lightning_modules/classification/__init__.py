@@ -1,6 +1,7 @@
-"""Image classification: a convolutional network, its training, and what is shown of a run."""
+"""Image classification: two networks, their training, and what is shown of a run."""
 
 from lightning_modules.classification.cnn import CNN
 from lightning_modules.classification.module import Classification
+from lightning_modules.classification.vit import ViT
 
-__all__ = ["CNN", "Classification"]
+__all__ = ["CNN", "Classification", "ViT"]

@@ -7,10 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
-from datamodules.spec import Spec, require_images
+from datamodules.spec import Spec
+from lightning_modules.classification.initialisation import identity_, whiten_
+from lightning_modules.classification.maps import maps_section
+from lightning_modules.classification.network import Classifier, Shown, require_least, require_share
+from reporting.report import Section
 
 
-class CNN(nn.Module):
+class CNN(Classifier):
     """Images (B, C, H, W) → logits (B, classes).
 
     `depth` times a 3×3 convolution without bias, batch normalisation and ReLU; the width starts at `filters` and
@@ -32,20 +36,12 @@ class CNN(nn.Module):
     def __init__(
         self, spec: Spec, *, filters: int = 32, depth: int = 5, dropout: float = 0.5, channels_last: bool = True
     ):
-        super().__init__()
-        self.spec = require_images(spec, "The CNN")
-        for name, value in {"filters": filters, "depth": depth}.items():
-            if value < 1:
-                raise UsageError(f"model.{name} is {value}, but it must be 1 or more.")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"model.dropout is {dropout}, but it must be from 0 up to, not including, 1.")
-        if spec.classes < 2:
-            raise UsageError(
-                "This data has no classes to tell apart: choose data=digits, data=cifar10, or data=mnist with "
-                "data.binarize=none."
-            )
+        super().__init__(spec, "The CNN")
+        require_least(1, filters=filters, depth=depth)
+        require_share(dropout=dropout)
         self.smallest = 2 ** ((depth - 1) // 2)
-        if min(spec.height, spec.width) < self.smallest:
+        self.sizes = f"at least {self.smallest}×{self.smallest}"
+        if not self.takes(spec.height, spec.width):
             fits = 2 * min(spec.height, spec.width).bit_length()
             raise UsageError(
                 f"model.depth={depth} halves images {(depth - 1) // 2} times, which {spec.height}×{spec.width} does "
@@ -59,6 +55,9 @@ class CNN(nn.Module):
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.format)
 
+    def takes(self, height: int, width: int) -> bool:
+        return min(height, width) >= self.smallest
+
     def maps(self, images: Tensor) -> list[Tensor]:
         """Every layer's features (B, width, h, w), after its ReLU; h and w are halved before layers 2, 4, 6 …
 
@@ -68,15 +67,7 @@ class CNN(nn.Module):
         Raises:
             UsageError: the images have other channels than the network's, or are too small.
         """
-        channels, height, width = images.shape[1:]
-        if channels != self.spec.channels or min(height, width) < self.smallest:
-            raise UsageError(
-                f"The images are {kind(channels)} of {height}×{width}, but this network takes "
-                f"{kind(self.spec.channels)} ones of at least {self.smallest}×{self.smallest}: convert them, or train "
-                "a network on such images."
-            )
-        # Divided in float32: half precision would round intensities that are not powers of two.
-        x = (images.float() / (self.spec.levels - 1)).contiguous(memory_format=self.format)
+        x = self.scaled(images).contiguous(memory_format=self.format)
         found = []
         for number, layer in enumerate(self.layers):
             if number and number % 2 == 0:
@@ -89,12 +80,22 @@ class CNN(nn.Module):
         features = self.maps(images)[-1].mean((2, 3))
         return self.head(self.dropout(features))
 
+    def whiten_(self, images: Tensor) -> None:
+        """First weights from training images (N, C, H, W): principal directions, then identities."""
+        whiten_(*self.layers[0][:2], self.scaled(images))
+        for layer in self.layers[1:]:
+            identity_(layer[0])
+
+    def sections(self, shown: Shown) -> list[Section]:
+        """The maps after convolutions 0, 2, 4 …"""
+        device = self.head.weight.device
+        with torch.no_grad():
+            maps = self.eval().maps(torch.from_numpy(shown.images).to(device))
+        layers = {f"conv {number}": maps[number].float().cpu().numpy() for number in range(0, len(maps), 2)}
+        return [maps_section(layers, shown, self.spec.levels)]
+
 
 def conv_layer(inputs: int, outputs: int) -> nn.Sequential:
     """(B, inputs, H, W) → (B, outputs, H, W)."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def kind(channels: int) -> str:
-    return {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")

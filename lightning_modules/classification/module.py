@@ -25,7 +25,7 @@ from lightning_modules.base import ComparedRun, MakeOptimizer, MakeScheduler, Ta
 from lightning_modules.classification.analysis import BINS
 from lightning_modules.classification.averaging import WeightAverage
 from lightning_modules.classification.comparison import comparison_sections
-from lightning_modules.classification.initialisation import identity_, whiten_
+from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.report import report_sections
 from lightning_modules.classification.views import view_logits
 from reporting.report import Section
@@ -42,17 +42,17 @@ class Classification(Task):
     trained on since the last validation, augmentation and dropout and all.
 
     Args:
-        network: images → logits, with the spec and layers of `CNN`.
+        network: images → logits.
         optimizer: parameters → optimizer; its weight decay is kept from biases and normalisation.
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         label_smoothing: share of the target spread over all classes in training.
-        initialisation: `default`, PyTorch's; or `whitened`: see `initialisation.py`.
+        initialisation: `default`, PyTorch's; or `whitened`: the network's `whiten_`.
         norm_bias_lr: learning rate of the normalisations' biases, in multiples of the others'.
         average: decay, per step, of an average of the weights that is validated, kept and tested; 0: none.
         early_size: height and width that images are scaled to in the first part of training, which is faster.
         early_part: that part, a fraction of all steps; 0: none.
         tta: test also with test-time augmentation: see `views.py`.
-        shown_images: numbers of test images whose feature maps the report shows.
+        shown_images: numbers of test images that the report shows inside the network.
 
     Raises:
         UsageError: a number is impossible.
@@ -60,7 +60,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Classifier,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler,
         label_smoothing: float = 0.0,
@@ -78,8 +78,15 @@ class Classification(Task):
                 raise UsageError(f"task.module.{name} is {value}, but it must be from 0 up to, not including, 1.")
         if initialisation not in ("default", "whitened"):
             raise UsageError(f"task.module.initialisation is {initialisation}: choose default or whitened.")
-        if early_part and early_size < network.smallest:
-            raise UsageError(f"task.module.early_size is {early_size}, but the network needs {network.smallest}.")
+        if initialisation == "whitened" and not hasattr(network, "whiten_"):
+            raise UsageError(
+                "task.module.initialisation=whitened makes filters of a first convolution, which this network has not: "
+                "choose default."
+            )
+        if early_part and not network.takes(early_size, early_size):
+            raise UsageError(
+                f"task.module.early_size is {early_size}, but the network takes images of {network.sizes}."
+            )
         self.label_smoothing, self.initialisation, self.norm_bias_lr = label_smoothing, initialisation, norm_bias_lr
         self.average, self.early_size, self.early_part, self.tta = average, early_size, early_part, tta
         self.shown_images = list(shown_images)
@@ -102,18 +109,15 @@ class Classification(Task):
     def setup(self, stage: str) -> None:
         """Weights made from the training images; a checkpoint that is gone on from replaces them."""
         if stage == "fit" and self.initialisation == "whitened":
-            convolutions = [layer[0] for layer in self.network.layers]
             images = self.trainer.datamodule.splits["train"].images[:1000]
-            whiten_(*self.network.layers[0][:2], torch.from_numpy(np.array(images)) / (self.network.spec.levels - 1))
-            for convolution in convolutions[1:]:
-                identity_(convolution)
+            self.network.whiten_(torch.from_numpy(np.array(images)))
 
     def configure_callbacks(self) -> list[L.Callback]:
         return [WeightAverage(self.average)] if self.average else []
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices and kernels; the vectors, which weight decay would only hold back; the normalisations' biases."""
-        norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        norms = [module for module in self.network.modules() if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))]
         norm_biases = [norm.bias for norm in norms]
         biases = {id(bias) for bias in norm_biases}
         others = [p for p in self.network.parameters() if id(p) not in biases]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from lightning_modules.classification.analysis import (
     ClassFigures,
@@ -14,22 +13,29 @@ from lightning_modules.classification.analysis import (
     confusions,
     reliability,
 )
-from lightning_modules.classification.cnn import CNN
-from lightning_modules.classification.figures import save_captioned, save_maps, save_matrix, save_reliability
+from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
+from lightning_modules.classification.network import Classifier, Shown
 from reporting.report import Section
 
 MISTAKES = 24
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def report_sections(network: CNN, run: Any, shown_images: list[int]) -> list[Section]:
+def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> list[Section]:
     """Accuracy beside published figures, and all that the predictions on the test images show."""
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
     sections = [Section("Accuracy", accuracy_table(run) + note)]
     if (run.folder / "predictions.npz").exists():
         predictions = np.load(run.folder / "predictions.npz")
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
-    return [*sections, maps_section(network, run, shown_images)]
+    return [*sections, *network.sections(shown_of(run, shown_images))]
+
+
+def shown_of(run: Any, numbers: list[int]) -> Shown:
+    """Test images by their numbers, each with its number and class below it."""
+    images, labels = run.datamodule.splits["test"]
+    captions = [f"test image {number}\n{run.datamodule.class_names[labels[number]]}" for number in numbers]
+    return Shown(np.array(images[numbers]), captions, run.folder)
 
 
 def accuracy_table(run: Any) -> str:
@@ -96,24 +102,3 @@ def worst_confusions(counts: np.ndarray, names: list[str], most: int = 3) -> str
     worst = [np.unravel_index(flat, off.shape) for flat in np.argsort(-off, axis=None, kind="stable")[:most]]
     told = [f"{names[row]} for {names[column]} ({off[row, column]})" for row, column in worst if off[row, column]]
     return f"Most often taken: {', '.join(told)}." if told else "No test image was taken for another class."
-
-
-def maps_section(network: CNN, run: Any, shown_images: list[int]) -> Section:
-    """The features after convolutions 0, 2, 4 … of chosen test images."""
-    split = run.datamodule.splits["test"]
-    images, labels = np.array(split.images[shown_images]), split.labels[shown_images]
-    device = next(network.parameters()).device
-    with torch.no_grad():
-        maps = network.eval().maps(torch.from_numpy(images).to(device))
-    layers = {f"conv {number}": maps[number].float().cpu().numpy() for number in range(0, len(maps), 2)}
-    captions = [
-        f"test image {number}\n{run.datamodule.class_names[label]}"
-        for number, label in zip(shown_images, labels, strict=True)
-    ]
-    path = run.folder / "figures" / "feature_maps.png"
-    save_maps(path, images, captions, layers, run.datamodule.spec.levels)
-    text = (
-        "After the ReLU of every second convolution, the maps with the strongest mean; each is scaled to its own "
-        "maximum, dark is 0. task.module.shown_images chooses the images."
-    )
-    return Section("Feature maps", text, "figures/feature_maps.png")

@@ -170,7 +170,7 @@ def test_whitened_weights_begin_a_run_but_not_its_continuation(tmp_path):
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"average": -0.1}, "average is -0.1"),
         ({"initialisation": "zero"}, "initialisation is zero: choose default or whitened"),
-        ({"early_part": 0.5, "early_size": 1}, "early_size is 1, but the network needs 2"),
+        ({"early_part": 0.5, "early_size": 1}, "early_size is 1, but the network takes images of at least 2×2"),
     ],
 )
 def test_impossible_settings_are_one_sentence(settings, message):

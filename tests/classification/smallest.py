@@ -1,0 +1,12 @@
+"""The task's smallest run."""
+
+from __future__ import annotations
+
+from datamodules.spec import ImageSpec
+from tests.smallest import Smallest
+
+SMALLEST = Smallest(
+    spec=ImageSpec(3, 8, 12, 256, classes=5),
+    output=lambda spec, batch: (batch, spec.classes),
+    model_words={"cnn": ["model.filters=4", "model.depth=3"], "vit": ["model.width=8", "model.depth=1"]},
+)
