@@ -52,6 +52,12 @@ SMALLEST = {
         lambda spec: torch.zeros(2, 7, dtype=torch.int64),
         lambda spec, batch: (batch, 7, len(spec.tokens)),
     ),
+    "scratch_mlp": Smallest(
+        ["model.hidden=[6,5]"],
+        ImageSpec(1, 5, 4, 17, classes=3),
+        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
+        lambda spec, batch: (batch, spec.classes),
+    ),
 }
 QUICK = ["debug=quick", "task.module.samples=4", "task.module.completions=2"]
 
