@@ -66,6 +66,10 @@ class ImageDataModule(L.LightningDataModule):
         """
         return images
 
+    def weights(self) -> np.ndarray | None:
+        """The chance of each training image to be drawn (N,); None: each once an epoch."""
+        return None
+
     @abstractmethod
     def load_splits(self) -> dict[str, Split]:
         """The splits `train`, `val` and `test`; validation images come from the training data."""
@@ -85,6 +89,7 @@ class ImageDataModule(L.LightningDataModule):
             world=world,
             even=training,
             augment=self.augment if training else None,
+            weights=self.weights() if training else None,
         )
 
     def train_dataloader(self) -> BatchLoader:

@@ -52,6 +52,12 @@ SMALLEST = {
         lambda spec: torch.zeros(2, 7, dtype=torch.int64),
         lambda spec, batch: (batch, 7, len(spec.tokens)),
     ),
+    "multitask": Smallest(
+        ["model.widths=[4,5]", "model.hidden=6"],
+        ImageSpec(3, 9, 8, 256, classes=5, supers=(0, 0, 1, 1, 2), groups=(0, 0, 0, 0, 1)),
+        lambda spec: torch.zeros(2, *spec.shape, dtype=torch.uint8),
+        lambda spec, batch: (batch, spec.classes),
+    ),
     "scratch_mlp": Smallest(
         ["model.hidden=[6,5]"],
         ImageSpec(1, 5, 4, 17, classes=3),
