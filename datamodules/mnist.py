@@ -29,7 +29,7 @@ NOTES = {
     "static": "",
     "own draw": f"own draw (seed {DRAW_SEED}), not the paper's file",
     "dynamic": "dynamically binarised: not comparable with the static figures",
-    "none": "256 grey levels: not comparable with the binarised figures",
+    "none": "256 grey levels: likelihoods are not comparable with the binarised figures",
 }
 
 

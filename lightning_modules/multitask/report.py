@@ -72,7 +72,7 @@ def group_section(predictions: Any, run: Any) -> Section:
 
 def mistakes_sections(predictions: Any, run: Any) -> list[Section]:
     """The fine head's surest mistakes across groups, as pictures."""
-    names, _, groups = run.datamodule.hierarchy
+    names = run.datamodule.class_names
     labels, probabilities = predictions["fine_label"], predictions["fine_probabilities"]
     across = predictions["severity"] == ACROSS_GROUPS
     # Every image that is not such a mistake is given its own label as the answer, so that it does not come up.
@@ -81,12 +81,11 @@ def mistakes_sections(predictions: Any, run: Any) -> list[Section]:
         return []
     taken = probabilities[mistakes].argmax(1)
     captions = [
-        f"{names[0][label]} ({names[2][groups[label]]}),\n"
-        f"taken for {names[0][wrong]}\n({names[2][groups[wrong]]}, {p:.0%})".replace("_", " ")
+        f"{names[label]}, taken for\n{names[wrong]} ({p:.0%})".replace("_", " ")
         for label, wrong, p in zip(labels[mistakes], taken, probabilities[mistakes, taken], strict=True)
     ]
     images = run.datamodule.splits["test"].images[mistakes]
-    save_captioned(run.folder / "figures" / "mistakes.png", images, captions, run.datamodule.spec.levels, columns=4)
+    save_captioned(run.folder / "figures" / "mistakes.png", images, captions, run.datamodule.spec.levels)
     text = "The test images that the fine head takes for a class of another group with the highest probability."
     return [Section("Most confident mistakes across groups", text, "figures/mistakes.png")]
 

@@ -32,7 +32,7 @@ def save_updates(path: Path, traces: Sequence[dict[str, Any]]) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True)
     for trace in traces:
         losses = np.asarray(trace["loss"])
-        style = {"label": trace["name"], "linestyle": "--" if "×" in trace["name"] else "-"}
+        style = {"label": trace["name"], "linestyle": "--" if trace["variant"] else "-"}
         left.plot(losses, **style)
         right.plot(np.arange(1, len(losses)) * trace["images"], losses[1:], **style)
     highest = 1.25 * traces[0]["loss"][0]  # what diverges leaves the picture

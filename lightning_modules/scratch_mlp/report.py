@@ -50,7 +50,8 @@ def updates_section(run: Any, found: dict[str, Any]) -> Section:
     lines.append(
         "\nWhere the full batch stands no lower than a mini-batch after as many updates, the gradient of all images is "
         "hardly better than that of a few: what it lacks is updates. The dashed lines show how far longer steps make "
-        "up for that."
+        "up for that, and what small random weights do: the gradient is their product over the layers, so that the "
+        "first updates hardly move anything."
     )
     return Section("What an update is worth", "\n".join(lines), "figures/updates.png")
 

@@ -19,15 +19,15 @@ def trace_updates(module: Any, run: Any) -> dict[str, Any]:
     """As many updates as there are epochs, the number that full-batch descent gets; written to updates.json.
 
     Each descent begins with the same freshly drawn weights and the same order of images. Full-batch descent is tried
-    with larger learning rates too.
+    with larger learning rates too, and from small random weights.
 
     Args:
         module: a `ScratchTraining`.
         run: a `running.run.Run`.
 
     Returns:
-        `updates`, `batches` (of an epoch's mini-batches), and `traces`: of each a name, `images` per update, and after
-        0, 1, 2 … updates the validation `loss` and `accuracy`.
+        `updates`, `batches` (an epoch's mini-batches), and `traces`: of each a name, `images` per update, whether it is
+        a `variant` of full-batch descent, and after 0, 1, 2 … updates the validation `loss` and `accuracy`.
     """
     splits, config = run.datamodule.splits, run.config
     device = next(module.network.parameters()).device
@@ -36,15 +36,20 @@ def trace_updates(module: Any, run: Any) -> dict[str, Any]:
     )
     generator = torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(images), generator=generator).to(device)
-    start = deepcopy(module.network).cpu()
-    start.initialise_(generator)
+    starts = {name: deepcopy(module.network).cpu() for name in {module.network.initialisation, "random"}}
+    for name, network in sorted(starts.items()):
+        network.initialisation = name
+        network.initialise_(generator)
     updates = config.trainer.max_epochs
     sizes = {"stochastic, 1 image": 1, f"mini-batch, {config.data.batch_size}": config.data.batch_size}
-    plans = {**{name: (size, 1) for name, size in sizes.items()}, "full batch": (len(images), 1)}
-    plans |= {f"full batch, {factor} × the learning rate": (len(images), factor) for factor in LARGER}
+    own, everything = module.network.initialisation, len(images)
+    plans = {**{name: (size, 1, own) for name, size in sizes.items()}, "full batch": (everything, 1, own)}
+    plans |= {f"full batch, {factor} × the learning rate": (everything, factor, own) for factor in LARGER}
+    if own != "random":
+        plans["full batch, random weights of 0.01"] = (everything, 1, "random")
     traces = []
-    for name, (size, factor) in plans.items():
-        network = deepcopy(start).to(device)
+    for name, (size, factor, initialisation) in plans.items():
+        network = deepcopy(starts[initialisation]).to(device)
         optimizer = module.make_optimizer(network.parameters())
         for group in optimizer.param_groups:
             group["lr"] *= factor
@@ -55,7 +60,8 @@ def trace_updates(module: Any, run: Any) -> dict[str, Any]:
             descend(network, *batch, optimizer, module.l2)
             points.append(score(network, *held_out))
         losses, accuracies = zip(*points, strict=True)
-        traces.append({"name": name, "images": size, "loss": losses, "accuracy": accuracies})
+        variant = (factor, initialisation) != (1, own)
+        traces.append({"name": name, "images": size, "variant": variant, "loss": losses, "accuracy": accuracies})
     found = {"updates": updates, "batches": -(-len(images) // config.data.batch_size), "traces": traces}
     write_text(run.folder / FILE, json.dumps(found) + "\n")
     return found

@@ -55,7 +55,7 @@ def test_the_report_shows_what_an_update_is_worth(tmp_path):
     assert "1,293 images train, 144 validate, 360 test." in text and "| test | 50.00% |  | a book |" in text
     found = json.loads((tmp_path / "updates.json").read_text())
     assert (found["updates"], found["batches"]) == (5, 21)
-    losses = {trace["images"]: trace["loss"] for trace in found["traces"] if "×" not in trace["name"]}
+    losses = {trace["images"]: trace["loss"] for trace in found["traces"] if not trace["variant"]}
     assert set(losses) == {1, 64, 1293} and all(len(loss) == 6 for loss in losses.values())
     assert len({loss[0] for loss in losses.values()}) == 1, "all begin at the same weights"
     assert losses[1293] == sorted(losses[1293], reverse=True)
