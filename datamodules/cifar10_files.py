@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from datamodules.sources import Source, decode_table, hashes, require
 SHAPE = (3, 32, 32)
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+STEMS = {"train": "train", "test": "test"}
 RECORD_BYTES = 1 + 3 * 32 * 32
 PICKLE_NAMES = {
     "numpy": ("ndarray", "dtype"),
@@ -51,20 +52,23 @@ def _file_source(form: str, files: dict[str, list[Path]], read: Callable[[Path],
     return Source(key, {split: {str(file): file for file in some} for split, some in files.items()}, read)
 
 
-def find_shards(folder: Path) -> dict[str, list[Path]] | None:
-    """The parquet files of each split in `folder`, in order; None when it has none.
+def find_shards(
+    folder: Path, title: str = "CIFAR-10", stems: Mapping[str, str] = STEMS
+) -> dict[str, list[Path]] | None:
+    """The parquet files of each split in `folder`, named by `stems`, in order; None when it has none.
 
     Raises:
         UsageError: of a set `train-00000-of-00003.parquet` … one is missing, or files of two sets are mixed.
     """
-    files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in BATCHES}
+    files = {split: sorted(folder.glob(f"{stem}-*.parquet")) for split, stem in stems.items()}
     if not any(files.values()):
         return None
     for split, shards in files.items():
         total = next((match[1] for shard in shards if (match := re.search(r"-\d{5}-of-(\d{5})", shard.name))), None)
-        expected = [f"{split}-{number:05d}-of-{total}" for number in range(int(total))] if total else [f"{split}-"]
+        stem = stems[split]
+        expected = [f"{stem}-{number:05d}-of-{total}" for number in range(int(total))] if total else [f"{stem}-"]
         missing = [f"{start}*.parquet" for start in expected if not any(s.name.startswith(start) for s in shards)]
-        require("CIFAR-10", folder, missing)
+        require(title, folder, missing)
         if total and len(shards) != len(expected):
             raise UsageError(f"{folder} mixes {split} files of several sets: keep those of one.")
     return files

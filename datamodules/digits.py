@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.image import ImageDataModule, Split, cut_validation
+from datamodules.image import ImageDataModule, Split, cut_validation, divide_anew
 from datamodules.spec import ImageSpec
 
 TEST_ITEMS = 360
@@ -17,12 +17,22 @@ class Digits(ImageDataModule):
     The data set has no published split; this one is a permutation from a fixed seed (0), so that every
     run is tested on the same 360 images.
 
+    Args:
+        test_share: test on this share of all images, drawn anew; None: on the 360.
+
     Source: UCI Optical Recognition of Handwritten Digits, as `sklearn.datasets.load_digits`.
     """
 
-    def __init__(self, batch_size: int = 64, eval_batch_size: int = 128, val_items: int = 144, seed: int = 0):
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 128,
+        val_items: int = 144,
+        test_share: float | None = None,
+        seed: int = 0,
+    ):
         super().__init__(batch_size, eval_batch_size, seed)
-        self.val_items = val_items
+        self.val_items, self.test_share = val_items, test_share
 
     @property
     def spec(self) -> ImageSpec:
@@ -40,5 +50,7 @@ class Digits(ImageDataModule):
         labels = digits.target.astype(np.int64)
         order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
         test, rest = order[:TEST_ITEMS], order[TEST_ITEMS:]
-        train, val = cut_validation(Split(images[rest], labels[rest]), self.val_items, SPLIT_SEED)
-        return {"train": train, "val": val, "test": Split(images[test], labels[test])}
+        published = Split(images[rest], labels[rest]), Split(images[test], labels[test])
+        given, tested = divide_anew(*published, self.test_share, SPLIT_SEED)
+        train, val = cut_validation(given, self.val_items, SPLIT_SEED)
+        return {"train": train, "val": val, "test": tested}

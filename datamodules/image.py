@@ -66,6 +66,10 @@ class ImageDataModule(L.LightningDataModule):
         """
         return images
 
+    def weights(self) -> np.ndarray | None:
+        """The chance of each training image to be drawn (N,); None: each once an epoch."""
+        return None
+
     @abstractmethod
     def load_splits(self) -> dict[str, Split]:
         """The splits `train`, `val` and `test`; validation images come from the training data."""
@@ -85,6 +89,7 @@ class ImageDataModule(L.LightningDataModule):
             world=world,
             even=training,
             augment=self.augment if training else None,
+            weights=self.weights() if training else None,
         )
 
     def train_dataloader(self) -> BatchLoader:
@@ -95,6 +100,23 @@ class ImageDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> BatchLoader:
         return self._loader("test")
+
+
+def divide_anew(given: Split, test: Split, test_share: float | None, split_seed: int) -> tuple[Split, Split]:
+    """(what trains and validates, what tests): as given, or of both together the share `test_share`, drawn anew by a
+    permutation from `split_seed`; a smaller share's test images are among a larger one's.
+
+    Raises:
+        UsageError: `test_share` is not between 0 and 1.
+    """
+    if test_share is None:
+        return given, test
+    if isinstance(test_share, bool) or not isinstance(test_share, (int, float)) or not 0 < test_share < 1:
+        raise UsageError(f"data.test_share is {test_share!r}, but it must be a share between 0 and 1, such as 0.1.")
+    images, labels = (np.concatenate(pair) for pair in zip(given, test, strict=True))
+    order, items = np.random.default_rng(split_seed).permutation(len(images)), max(1, round(test_share * len(images)))
+    rest, drawn = np.sort(order[items:]), np.sort(order[:items])
+    return Split(images[rest], labels[rest]), Split(images[drawn], labels[drawn])
 
 
 def cut_validation(train: Split, items: int, split_seed: int) -> tuple[Split, Split]:

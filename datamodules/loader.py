@@ -13,11 +13,13 @@ from torch import Tensor
 class EpochOrder:
     """The order of `items` items: a permutation drawn from (seed, epoch), or 0, 1, 2 … without a seed.
 
+    With `weights`, the chance of each item (N,): as many draws with replacement.
+
     Lightning finds it as a loader's `sampler` and calls `set_epoch` before every training epoch.
     """
 
-    def __init__(self, items: int, seed: int | None):
-        self.items, self.seed, self.epoch = items, seed, 0
+    def __init__(self, items: int, seed: int | None, weights: np.ndarray | None = None):
+        self.items, self.seed, self.weights, self.epoch = items, seed, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -25,7 +27,10 @@ class EpochOrder:
     def indices(self) -> np.ndarray:
         if self.seed is None:
             return np.arange(self.items)
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.items)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        return (
+            rng.permutation(self.items) if self.weights is None else rng.choice(self.items, self.items, p=self.weights)
+        )
 
 
 class BatchLoader:
@@ -40,6 +45,7 @@ class BatchLoader:
         even: drop the few last items that not every process would get (training needs equal counts).
         augment: what each batch's images become, given them, a generator that is a function of (seed, epoch, batch
             number), the images' numbers and the epoch; training only: it needs the seed.
+        weights: draw images with these chances (N,), with replacement; None: each once an epoch.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
     with the batches it has not seen (`running.callbacks.Record` saves and restores it).
@@ -57,10 +63,11 @@ class BatchLoader:
         world: int = 1,
         even: bool = False,
         augment: Callable[[np.ndarray, np.random.Generator, np.ndarray, int], np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
     ):
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.rank, self.world, self.even, self.augment = rank, world, even, augment
-        self.sampler = EpochOrder(len(images), seed)
+        self.sampler = EpochOrder(len(images), seed, weights)
         self._batches_done = self._start = 0
 
     def _own_indices(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError, did_you_mean
-from datamodules.image import ImageDataModule, Split, cut_validation
+from datamodules.image import ImageDataModule, Split, cut_validation, divide_anew
 from datamodules.sources import Source, damage_named, hashes, hub_source, read_source, require
 from datamodules.spec import ImageSpec
 
@@ -29,7 +29,7 @@ NOTES = {
     "static": "",
     "own draw": f"own draw (seed {DRAW_SEED}), not the paper's file",
     "dynamic": "dynamically binarised: not comparable with the static figures",
-    "none": "256 grey levels: not comparable with the binarised figures",
+    "none": "256 grey levels: likelihoods are not comparable with the binarised figures",
 }
 
 
@@ -46,6 +46,7 @@ class MNIST(ImageDataModule):
                 `splits["train"]` holds grey values; validation and test images drawn once from a fixed seed.
             none: the 256 grey levels.
         val_items: validation images, the same ones in every run; the files of the static draw bring their own 10,000.
+        test_share: test on this share of all 70,000 images, drawn anew; None: on the published test images.
 
     A draw takes a pixel for 1 with probability grey/255.
 
@@ -62,6 +63,7 @@ class MNIST(ImageDataModule):
         batch_size: int = 16,
         eval_batch_size: int = 250,
         val_items: int = 10_000,
+        test_share: float | None = None,
         seed: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
@@ -70,7 +72,11 @@ class MNIST(ImageDataModule):
                 f"data.binarize is {binarize!r}{did_you_mean(str(binarize), known)}: choose {', '.join(known)}."
             )
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
-        self.binarize, self.val_items = binarize, val_items
+        if binarize == "static" and test_share is not None:
+            raise UsageError(
+                "data.test_share divides anew what data.binarize=static has divided: choose none or dynamic."
+            )
+        self.binarize, self.val_items, self.test_share = binarize, val_items, test_share
         self._kind = binarize  # a key of NOTES; "own draw" once the files of the static one were not found
 
     @property
@@ -113,6 +119,7 @@ class MNIST(ImageDataModule):
         source = idx_source(self.path) or hub_source(HUB_NAME, "MNIST", self._looked_for(), SHAPE, CLASS_NAMES)
         arrays = cached_arrays(self.cache, "mnist", source.key, lambda: read_source(source, "MNIST", SHAPE, 10))
         given, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+        given, test = divide_anew(given, test, self.test_share, SPLIT_SEED)
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return {"train": train, "val": val, "test": test}
 

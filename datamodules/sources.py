@@ -90,7 +90,14 @@ def require(title: str, folder: Path, missing: list[str]) -> None:
         raise UsageError(f"{title} in {folder} is not complete: missing {', '.join(missing)}.")
 
 
-def hub_source(name: str, title: str, looked_for: str, shape: tuple[int, int, int], class_names: list[str]) -> Source:
+def hub_source(
+    name: str,
+    title: str,
+    looked_for: str,
+    shape: tuple[int, int, int],
+    class_names: list[str],
+    label: str = "label",
+) -> Source:
     """The splits train and test of the Hub's data set `name`: downloaded, or without a connection the earlier download.
 
     Args:
@@ -118,7 +125,7 @@ def hub_source(name: str, title: str, looked_for: str, shape: tuple[int, int, in
     splits = {split: given[split] for split in ("train", "test")}
     key = {"form": name, "fingerprints": {split: data._fingerprint for split, data in splits.items()}}
     parts = {split: {f"{name} {split}": data} for split, data in splits.items()}
-    return Source(key, parts, lambda data: decode_table(data.with_format("arrow")[:], name, shape, class_names))
+    return Source(key, parts, lambda data: decode_table(data.with_format("arrow")[:], name, shape, class_names, label))
 
 
 def _answers(endpoint: str, seconds: float = 3.0) -> bool:
@@ -139,17 +146,17 @@ def _answers(endpoint: str, seconds: float = 3.0) -> bool:
 
 
 def decode_table(
-    table: pa.Table, name: str, shape: tuple[int, int, int], class_names: list[str]
+    table: pa.Table, name: str, shape: tuple[int, int, int], class_names: list[str], label: str = "label"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, *shape) and labels of a table with `img` or `image`, struct{bytes: a PNG, path}, and `label`."""
+    """Images (N, *shape) and labels of a table with `img` or `image`, struct{bytes: PNG or WebP, path}, and `label`."""
     import pyarrow.compute as pc
     from PIL import Image
     from rich.console import Console
     from rich.progress import track
 
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    if features.get("label", {}).get("names", class_names) != class_names:
-        raise ValueError(f"its classes are {', '.join(features['label']['names'][:3])} …")
+    if features.get(label, {}).get("names", class_names) != class_names:
+        raise ValueError(f"its classes are {', '.join(features[label]['names'][:3])} …")
     column = next((column for column in table.column_names if column in ("img", "image")), "img")
     pngs = pc.struct_field(table[column], "bytes").to_pylist()
     channels, height, width = shape
@@ -165,4 +172,4 @@ def decode_table(
         if found != f"{mode} {width}×{height}":
             raise ValueError(f"image {row} is {found}, not {mode} {width}×{height}")
         images[row] = pixels.reshape(height, width, channels)
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), table["label"].to_numpy()
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), table[label].to_numpy()

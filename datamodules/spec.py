@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from datamodules.errors import UsageError
@@ -10,13 +10,22 @@ from datamodules.errors import UsageError
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Images (channels, height, width) of integer intensities 0 … levels−1; `classes` is 0 without labels."""
+    """Images (channels, height, width) of integer intensities 0 … levels−1; `classes` is 0 without labels.
+
+    Where classes lie in superclasses and these in groups, `supers` and `groups` (classes,) have those of each class.
+    """
 
     channels: int
     height: int
     width: int
     levels: int
     classes: int = 0
+    supers: tuple[int, ...] = field(default=(), repr=False)
+    groups: tuple[int, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("supers", "groups"):  # Hydra and checkpoints make lists of them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def dims(self) -> int:

@@ -24,6 +24,8 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> list[Section]:
     """Accuracy beside published figures, and all that the predictions on the test images show."""
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
+    if "train/accuracy" in run.metrics:
+        note = "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout." + note
     sections = [Section("Accuracy", accuracy_table(run) + note)]
     if (run.folder / "predictions.npz").exists():
         predictions = np.load(run.folder / "predictions.npz")
@@ -55,10 +57,7 @@ def accuracy_table(run: Any) -> str:
     lines = ["| images | accuracy | cross-entropy, nats | |", "|---|---:|---:|---|"]
     for name, accuracy, loss, source in rows:
         lines.append(f"| {name} | {accuracy:.2%} | {'' if loss is None else f'{loss:.4f}'} | {source} |")
-    text = "\n".join(lines)
-    if "train/accuracy" in metrics:
-        text += "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout."
-    return text
+    return "\n".join(lines)
 
 
 def prediction_sections(labels: np.ndarray, probabilities: np.ndarray, run: Any) -> list[Section]:
