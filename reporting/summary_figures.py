@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from reporting.figures import plt, save
-from reporting.runs import Run, Setting, text
+from reporting.published import text
+from reporting.runs import Run, Setting
 from reporting.statistics import half_interval, mean
 
 LINES = 7  # that can be told apart by colour

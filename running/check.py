@@ -162,8 +162,9 @@ def check_command(argv: Sequence[str]) -> list[str]:
     given, replaced = words_of_sweep_file(overrides) if multirun else ([], [])
     if given or replaced:
         overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
-    goes_on = multirun and any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
-    for number, words in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+    own_folder = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    basic = not multirun or sweeper_of(overrides).endswith("BasicSweeper")
+    for number, words in enumerate(jobs_of(overrides, basic)):
         if number == 0 and any(word.startswith("ckpt_path=") for word in words):
             # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
             first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
@@ -171,9 +172,50 @@ def check_command(argv: Sequence[str]) -> list[str]:
         config = compose_config([*added, *words])
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
-        if goes_on and config.ckpt_path is None:
+        if not basic and (config.trainer.devices != 1 or "ddp" in config.trainer.strategy):
+            raise UsageError(
+                "A sweep that chooses its next job by the results so far has one process a job: leave out trainer=ddp "
+                "and trainer.devices."
+            )
+        if own_folder and multirun and basic and config.ckpt_path is None:
             check_job_folder(config, number)
+    if (
+        multirun
+        and not own_folder
+        and any(word.key_or_group == "task" and word.is_sweep_override() for word in overrides)
+    ):
+        added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it
     return [*replaced, *added]
+
+
+def own_words(overrides: Sequence[Override]) -> list[str]:
+    """The words that choose a sweep file, or set something of Hydra's."""
+    return [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
+
+
+def sweeper_of(overrides: Sequence[Override]) -> str:
+    """The sweeper's class."""
+    return compose_config(own_words(overrides)).hydra.sweeper._target_
+
+
+def jobs_of(overrides: Sequence[Override], basic: bool) -> list[list[str]]:
+    """Each job's words; of a sweeper that chooses as it goes, words in which every value occurs once."""
+    if basic:
+        return BasicSweeper.split_arguments(list(overrides), None)[0]
+    values = {word.get_key_element(): values_of(word) for word in overrides}
+    first = {key: found[0] for key, found in values.items()}
+    settings = [first] + [first | {key: value} for key, found in values.items() for value in found[1:]]
+    return [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
+
+
+def values_of(word: Override) -> list[str]:
+    """A word's values as texts; the ends of an interval."""
+    if not word.is_sweep_override():
+        return [word.get_value_element_as_str()]
+    if word.is_discrete_sweep():
+        return list(word.sweep_string_iterator())
+    interval = word.value()
+    return [str(interval.start), str(interval.end)]
 
 
 def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
@@ -181,13 +223,14 @@ def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[
 
     (Hydra would run every value of both.) The second list is empty when the command line gives none of them.
     """
-    own = [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
-    sweeper = OmegaConf.to_container(compose_config(own).hydra.sweeper)
-    if not sweeper["_target_"].endswith("BasicSweeper") or not sweeper.get("params"):
+    sweeper = OmegaConf.to_container(compose_config(own_words(overrides)).hydra.sweeper)
+    if not sweeper.get("params"):
         return [], []
     named = {override.key_or_group for override in overrides}
     kept = [f"{key}={value}" for key, value in sweeper["params"].items() if key not in named]
-    return (kept, []) if len(kept) == len(sweeper["params"]) else ([], ["hydra.sweeper.params=null", *kept])
+    if len(kept) == len(sweeper["params"]) or not sweeper["_target_"].endswith("BasicSweeper"):
+        return kept, []  # other sweepers let the command's words win by themselves
+    return [], ["hydra.sweeper.params=null", *kept]
 
 
 def check_job_folder(config: DictConfig, number: int) -> None:
