@@ -29,6 +29,13 @@ KINDS = {
 }
 ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
 NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
+# What choices of Hydra's groups are installed by.
+EXTRAS = {
+    ("hydra/sweeper", "optuna"): "search",
+    ("hydra/launcher", "joblib"): "parallel",
+    ("hydra/launcher", "submitit_local"): "parallel",
+    ("hydra/launcher", "submitit_slurm"): "parallel",
+}
 
 
 def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
@@ -37,6 +44,8 @@ def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options)
+        if extra := EXTRAS.get((group, choice)):
+            return f"{group}={choice} needs more packages: pip install -e '.[{extra}]'."
         return f"There is no {group}={choice}{did_you_mean(choice, options)}: choose one of {', '.join(options)}."
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1]
@@ -179,13 +188,25 @@ def check_command(argv: Sequence[str]) -> list[str]:
             )
         if own_folder and multirun and basic and config.ckpt_path is None:
             check_job_folder(config, number)
-    if (
-        multirun
-        and not own_folder
-        and any(word.key_or_group == "task" and word.is_sweep_override() for word in overrides)
-    ):
+    over_tasks = any(override.key_or_group == "task" and override.is_sweep_override() for override in overrides)
+    if over_tasks and not own_folder:
         added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it
-    return [*replaced, *added]
+    return [*replaced, *added, *words_of_search(config, overrides)]
+
+
+def words_of_search(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
+    """What Optuna's sweeper cannot know, where the command does not say it.
+
+    Its direction is the task's; it draws by the run's seed, so that a search goes on in its folder; and no failed job
+    ends it.
+    """
+    sweeper, named = config.hydra.sweeper, {override.key_or_group for override in overrides}
+    if "optuna" not in sweeper._target_:
+        return []
+    words = {"direction": f"{config.task.mode}imize", "max_failure_rate": 1.0}
+    if "seed" in (sweeper.sampler or {}):
+        words["sampler.seed"] = config.seed
+    return [f"hydra.sweeper.{key}={value}" for key, value in words.items() if f"hydra.sweeper.{key}" not in named]
 
 
 def own_words(overrides: Sequence[Override]) -> list[str]:

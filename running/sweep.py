@@ -26,6 +26,7 @@ REMAINS = ("checkpoints", "tensorboard", "snapshots", "metrics.csv", "metrics.js
 STAGES_FILE = "stages.json"  # what an ablation chose, in the sweep's folder
 
 folders: list[Path] = []  # of the sweeps that this process ran
+locks: list[FileLock] = []  # on them, held until the process ends, however it ends; not the callback's: that is pickled
 
 
 class TakeFolder(Callback):
@@ -40,12 +41,13 @@ class TakeFolder(Callback):
         if "LOCAL_RANK" in os.environ:  # started by the process that holds the folder, to train beside it
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(folder / ".lock")  # until the process ends, however it ends
+        lock = FileLock(folder / ".lock")
         try:
-            self.lock.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:  # Hydra would turn any other exception of a callback into a warning
             sys.exit(f"Another process works in '{folder}': wait for it to end, or give another hydra.sweep.dir.")
         folders.append(folder)
+        locks.append(lock)
 
 
 class OtherRun(UsageError):
