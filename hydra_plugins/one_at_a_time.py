@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
 from running.sweep import STAGES_FILE
@@ -22,7 +24,7 @@ from running.sweep import STAGES_FILE
 PARSER = OverridesParser.create()
 
 
-class OneAtATime(BasicSweeper):
+class OneAtATime(Sweeper):
     """Every key given several values is a stage, in the order of `params`, then of the command line.
 
     A stage runs each of its values on top of what the stages before it chose, every seed of `seed=1,2,3` of each, and
@@ -37,10 +39,17 @@ class OneAtATime(BasicSweeper):
     """
 
     def __init__(self, params: dict[str, str] | None = None):
-        super().__init__(max_batch_size=None, params=params)
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        seeds, stages, fixed = plan(PARSER.parse_overrides([*self._parse_config(), *arguments]))
+        given = [f"{key}={values}" for key, values in self.params.items()]
+        seeds, stages, fixed = plan(PARSER.parse_overrides([*given, *arguments]))
         base = self.hydra_context.config_loader.load_sweep_config(self.config, fixed)
         current = {key: OmegaConf.select(base, key) for key in stages}
         sign = 1 if base.task.mode == "max" else -1

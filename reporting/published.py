@@ -55,3 +55,9 @@ def text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(text(item) for item in value)}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Each dotted key's last part, where no other key has the same."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}

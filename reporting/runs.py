@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from datamodules.errors import UsageError
 from reporting.figures import read_curves
-from reporting.published import Figure, published_figures, text
+from reporting.published import Figure, published_figures, short_keys, text
 from reporting.statistics import half_interval, mean
 from running.check import CONF
 from running.sweep import STAGES_FILE, leaves, read_json
@@ -167,6 +167,12 @@ def determined(key: str, by: Sequence[str], runs: Sequence[Run]) -> bool:
     return True
 
 
+def label_of(keys: Mapping[str, Any]) -> str:
+    """Keys and values in few letters."""
+    names = short_keys(list(keys))
+    return " ".join(f"{names[key]}={text(value)}" for key, value in keys.items())
+
+
 @dataclass
 class Setting:
     """Runs that differ in their seed alone; one run for each seed."""
@@ -178,6 +184,11 @@ class Setting:
     def name(self) -> str:
         """As words of a command."""
         return " ".join(f"{key}={text(value)}" for key, value in self.keys.items()) or "the one setting"
+
+    @property
+    def label(self) -> str:
+        """As a figure has room for: the keys' last parts."""
+        return label_of(self.keys) or "the one setting"
 
     def values(self, metric: str) -> list[float]:
         return [run.metrics[metric] for run in self.runs.values() if metric in run.metrics]

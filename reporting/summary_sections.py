@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from reporting.published import Figure, text
+from reporting.published import Figure, short_keys, text
 from reporting.runs import Run, Setting, Summary, with_interval
 from reporting.statistics import holm, mean, welch
 from reporting.summary_figures import save_against, save_all_curves, save_ranking, words
@@ -174,27 +174,24 @@ def stage_table(summary: Summary) -> list[str]:
         for trial in stage["trials"]:
             runs = [run for run in summary.ended("finished") if all(run.settings[key] == trial[key] for key in keys)]
             ours = [with_interval([run.metrics[name] for run in runs if name in run.metrics]) for name in metrics]
-            carried = trial[stage["key"]] == stage["carried"]
-            values = [f"**{text(trial[key])}**" if key == stage["key"] else text(trial[key]) for key in keys]
-            rows.append([str(len(rows)), *values, *ours, *theirs(summary, trial, metrics), "←" * carried])
-    header = ["", *keys, *map(words, metrics)]
-    published = [f"published {words(name)}" for name in metrics]
+            carried = " ←" if trial[stage["key"]] == stage["carried"] else ""
+            values = [f"**{text(trial[key])}**{carried}" if key == stage["key"] else text(trial[key]) for key in keys]
+            rows.append([str(len(rows)), *values, *ours, *theirs(summary, trial, metrics)])
+    header = ["", *short_keys(keys).values(), *map(words, metrics), *(f"published {words(name)}" for name in metrics)]
+    if not any(row[-1] or row[-2] for row in rows):
+        header, rows = header[:-2], [row[:-2] for row in rows]
     about = (
         "In bold the key of the stage; ← the value carried on, the best on validation data, of equal ones the one "
         "before. A setting known from an earlier stage was not run again: its figures stand in both."
     )
-    lines = table([*header, *published, ""], rows, 1)
-    return ["## Stage by stage", "", *lines, about, ""]
+    return ["## Stage by stage", "", *table(header, rows, 1 + len(keys)), about, ""]
 
 
 def theirs(summary: Summary, trial: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    """Others' figures of an ablation's setting, whatever the data; of other data it is named."""
+    """Others' figures of an ablation's setting, on the data of all these runs."""
     data = {run.choices["data"] for run in summary.runs}
-    found = {
-        figure.metric: f"{figure.value:g}" if {figure.data} == data else f"{figure.value:g} ({figure.data})"
-        for figure in summary.published
-        if figure.words and figure.beside(figure.data, trial)
-    }
+    figures = [figure for figure in summary.published if figure.words and {figure.data} == data]
+    found = {figure.metric: f"{figure.value:g}" for figure in figures if figure.beside(figure.data, trial)}
     return [found.get(name, "") for name in metrics]
 
 

@@ -29,6 +29,7 @@ KINDS = {
 }
 ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
 NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
+MANY_JOBS = 12  # composing one takes a quarter of a second
 # What choices of Hydra's groups are installed by.
 EXTRAS = {
     ("hydra/sweeper", "optuna"): "search",
@@ -173,7 +174,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
     own_folder = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
     basic = not multirun or sweeper_of(overrides).endswith("BasicSweeper")
-    for number, words in enumerate(jobs_of(overrides, basic)):
+    for number, words in enumerate(jobs_of(overrides, basic, multirun and own_folder)):
         if number == 0 and any(word.startswith("ckpt_path=") for word in words):
             # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
             first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
@@ -219,10 +220,12 @@ def sweeper_of(overrides: Sequence[Override]) -> str:
     return compose_config(own_words(overrides)).hydra.sweeper._target_
 
 
-def jobs_of(overrides: Sequence[Override], basic: bool) -> list[list[str]]:
-    """Each job's words; of a sweeper that chooses as it goes, words in which every value occurs once."""
+def jobs_of(overrides: Sequence[Override], basic: bool, every: bool) -> list[list[str]]:
+    """Each job's words; where they are many, or chosen by results, words in which every value occurs once."""
     if basic:
-        return BasicSweeper.split_arguments(list(overrides), None)[0]
+        jobs = BasicSweeper.split_arguments(list(overrides), None)[0]
+        if every or len(jobs) <= MANY_JOBS:
+            return jobs
     values = {word.get_key_element(): values_of(word) for word in overrides}
     first = {key: found[0] for key, found in values.items()}
     settings = [first] + [first | {key: value} for key, found in values.items() for value in found[1:]]

@@ -174,6 +174,37 @@ def test_published_figures_stand_beside_ours_on_the_same_data(tmp_path):
     assert "| Row LSTM | cifar10 | test bits/dim | 3.07 | 3.4000 | a paper |" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_published_setting_stands_beside_the_same_of_ours(tmp_path):
+    """The worse setting of two is the one named; a third was not run."""
+    entry = {"source": "a book", "data": "digits", "split": "test", "metric": "bits_per_dim"}
+    figures = {"narrow": 2.5, "wide": 2.25, "wider": 2.125}
+    ours = {name: f"model.hidden={hidden}" for name, hidden in zip(figures, (4, 8, 16), strict=True)}
+    for number, hidden in enumerate((4, 8)):
+        published = [{**entry, "figures": figures, "ours": ours}]
+        make_run(tmp_path / str(number), value=3.0 - number, model__hidden=hidden, published=published)
+    write_summary([tmp_path], tmp_path)
+    page = (tmp_path / "summary.md").read_text()
+    assert "| narrow | digits | test bits/dim | 2.5 | 3.1000 | a book |" in page
+    assert "| wide | digits | test bits/dim | 2.25 | 2.1000 | a book |" in page
+    assert "| wider | digits | test bits/dim | 2.125 | not run | a book |" in page
+
+
+def test_several_tasks_are_one_page(tmp_path):
+    make_run(tmp_path / "0", value=1.5)
+    task = {"monitor": "val/accuracy", "mode": "max", "shown": []}
+    make_run(tmp_path / "1", choices__task="classification", task=task)
+    (tmp_path / "1/metrics.json").write_text('{"val/accuracy": 0.75}')
+    summaries = write_summary([tmp_path], tmp_path)
+    page = (tmp_path / "summary.md").read_text()
+    assert page.startswith("# Summary: pixelrnn on digits; classification on digits\n")
+    assert "\n## classification on digits\n" in page and "\n### Settings\n" in page and "| 1 | 0.7500 |" in page
+    assert "(figures/pixelrnn/ranking.png)" in page and (tmp_path / "figures/classification/ranking.png").exists()
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["task"], row["val/accuracy"]) for row in rows] == [("pixelrnn", ""), ("classification", "0.75")]
+    assert outline(summaries).count("1 finished") == 2
+
+
 def test_many_settings_are_compared_with_the_best(tmp_path):
     for number in range(10):
         for seed in (1, 2):
