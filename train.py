@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from datetime import datetime
@@ -27,9 +28,13 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(config: DictConfig) -> float:
-    """One run: by itself, or one job of a sweep, whose failure must not end the others."""
+    """One run: by itself, or one job of a sweep, whose failure must not end the others.
+
+    Returns the monitored metric; what chooses by it sees the worst there is of a job that has none.
+    """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    worst = -math.inf if config.task.mode == "max" else math.inf  # not NaN, at which Optuna's sweeper ends
     try:
         choices = hydra_config.runtime.choices
         check_config(config, choices.model, choices.task)
@@ -39,7 +44,8 @@ def job(config: DictConfig) -> float:
         from running.run import execute
 
         with of_one_run(config, folder):
-            return execute(final_config(config, hydra_config), folder)
+            found = execute(final_config(config, hydra_config), folder)
+        return found if math.isfinite(found) else worst
     except Stopped as end:
         end.said = f"Stopped. {how_to_go_on(hydra_config, folder)}"
         raise
@@ -50,10 +56,10 @@ def job(config: DictConfig) -> float:
             raise
         log.error("this job failed, the sweep goes on: %s", error, exc_info=not isinstance(error, UsageError))
         if isinstance(error, sweep.OtherRun):
-            return float("nan")
+            return worst
         failure = {"error": type(error).__name__, "message": str(error)}
         (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
-        return float("nan")
+        return worst
 
 
 def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:

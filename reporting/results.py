@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
+from reporting.published import Figure, published_figures
 from reporting.report import write_text
+from running.sweep import leaves
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INTRODUCTION = """# Results
@@ -36,8 +39,26 @@ def keep(run: Path, kept: Path, figures: list[str]) -> None:
         config["provenance"][name] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
     kept.mkdir(parents=True, exist_ok=True)
     write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    for file in [run / "metrics.json", *(run / "figures" / name for name in figures)]:
-        shutil.copyfile(file, kept / file.name)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8")) | class_metrics(run)
+    write_text(kept / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    for name in figures:
+        shutil.copyfile(run / "figures" / name, kept / name)
+
+
+def class_metrics(run: Path) -> dict[str, float]:
+    """A classifier's test/precision/cat and so on, from its predictions; empty without them."""
+    predictions = np.load(run / "predictions.npz") if (run / "predictions.npz").exists() else {}
+    if "class_names" not in predictions:
+        return {}
+    from lightning_modules.classification.analysis import class_figures
+
+    names = [str(name) for name in predictions["class_names"]]
+    rows = class_figures(predictions["label"], predictions["probabilities"], names)[: len(names)]
+    return {
+        f"test/{measure}/{row.name}": round(float(getattr(row, measure)), 4)
+        for row in rows
+        for measure in ("precision", "recall", "f1")
+    }
 
 
 def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
@@ -62,11 +83,61 @@ def results_page(results: Path) -> str:
             if (config["choices"]["task"], config["choices"]["data"]) == (task, data):
                 lines.append(row(name, metrics, shown))
         lines += ["", f"The columns train and val are {words(shown[0])}.", ""]
+    lines += published_tables(runs)
     lines += ["## Commands, machines, commits", ""]
     for name, config, _ in runs:
         record = config["provenance"]
         lines.append(f"- **{name}**: `{record['command']}`; {record['machine']}; commit {record['commit']}")
     return "\n".join(lines) + "\n"
+
+
+def all_published() -> list[Figure]:
+    """What experiments, sweeps and results/published.yaml name."""
+    files = [path for group in ("experiment", "sweep") for path in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))]
+    entries = [entry for path in files for entry in OmegaConf.to_container(OmegaConf.load(path)).get("published", [])]
+    return published_figures([*entries, *OmegaConf.to_container(OmegaConf.load(REPOSITORY / "results/published.yaml"))])
+
+
+def published_tables(runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]]) -> list[str]:
+    """Every published figure, a table for each data set, with the kept run that stands beside it."""
+    lines = [
+        "## Published figures, and ours beside them",
+        "",
+        "Beside each figure stands the kept run with the settings that it names, whatever its budget and recipe: of",
+        "several the best on validation data. Not run: there is none.",
+        "",
+    ]
+    figures = all_published()
+    for data in dict.fromkeys(figure.data for figure in figures):
+        lines += [
+            f"### {data}",
+            "",
+            "| published | metric | theirs | ours | our run | source |",
+            "|---|---|---:|---:|---|---|",
+        ]
+        lines += [published_row(figure, runs) for figure in figures if figure.data == data]
+        lines.append("")
+    return lines
+
+
+def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]]) -> str:
+    """The figure, and the kept run that stands beside it."""
+    metric = figure.metric.split("/", 1)[1]
+    sign = -1 if metric.startswith("accuracy") else 1
+
+    def on_validation(run: tuple[str, Mapping[str, Any], Mapping[str, float]]) -> float:
+        return sign * run[2].get(f"val/{metric}", 0)
+
+    beside = [
+        (name, config, metrics)
+        for name, config, metrics in runs
+        if figure.metric in metrics
+        and figure.beside(config["choices"]["data"], dict(leaves(config)) | config["choices"])
+    ]
+    best = min(beside, key=on_validation, default=None) if figure.words else None
+    ours = f"{best[2][figure.metric]:.4f} | {best[0]}" if best else "not run | "
+    cells = [figure.name, words(figure.metric.replace("/", " ")), f"{figure.value:g}", ours, figure.source]
+    return f"| {' | '.join(cells)} |"
 
 
 def words(metric: str) -> str:

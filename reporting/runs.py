@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from yaml import YAMLError
 
 from datamodules.errors import UsageError
 from reporting.figures import read_curves
+from reporting.published import Figure, published_figures, short_keys, text
 from reporting.statistics import half_interval, mean
 from running.check import CONF
-from running.sweep import leaves, read_json
+from running.sweep import STAGES_FILE, leaves, read_json
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "experiment", "debug")
 # No settings of what is trained: where things lie, who published what, which stages ran.
@@ -85,7 +87,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     """Every run under these folders, in the order of their names (job 2 before job 10).
 
     Raises:
-        UsageError: there is none, or they are of several tasks.
+        UsageError: there is none.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -94,8 +96,6 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     if not runs:
         names = ", ".join(f"'{folder}'" for folder in folders)
         raise UsageError(f"There is no run in {names}: give a folder that `python train.py -m …` wrote.")
-    if len(tasks := sorted({run.choices["task"] for run in runs})) > 1:
-        raise UsageError(f"These are runs of several tasks ({', '.join(tasks)}): summarise those of one at a time.")
     return runs
 
 
@@ -167,6 +167,12 @@ def determined(key: str, by: Sequence[str], runs: Sequence[Run]) -> bool:
     return True
 
 
+def label_of(keys: Mapping[str, Any]) -> str:
+    """Keys and values in few letters."""
+    names = short_keys(list(keys))
+    return " ".join(f"{names[key]}={text(value)}" for key, value in keys.items())
+
+
 @dataclass
 class Setting:
     """Runs that differ in their seed alone; one run for each seed."""
@@ -178,6 +184,11 @@ class Setting:
     def name(self) -> str:
         """As words of a command."""
         return " ".join(f"{key}={text(value)}" for key, value in self.keys.items()) or "the one setting"
+
+    @property
+    def label(self) -> str:
+        """As a figure has room for: the keys' last parts."""
+        return label_of(self.keys) or "the one setting"
 
     def values(self, metric: str) -> list[float]:
         return [run.metrics[metric] for run in self.runs.values() if metric in run.metrics]
@@ -203,7 +214,7 @@ def group(runs: Sequence[Run], varied: Sequence[str]) -> list[Setting]:
 
 @dataclass
 class Summary:
-    """What a folder's runs say.
+    """What a folder's runs of one task say.
 
     `settings` are the finished runs, best first; `varied` the keys in which they differ, `following` those that only
     follow from them; `words` the keys in which all runs differ, failed ones too; `metrics` the monitored one, then the
@@ -217,6 +228,7 @@ class Summary:
     words: list[str]
     metrics: list[str]
     folder: Path
+    pictures: str
 
     @property
     def task(self) -> dict:
@@ -225,27 +237,33 @@ class Summary:
     def ended(self, state: str) -> list[Run]:
         return [run for run in self.runs if run.state == state]
 
+    @property
+    def published(self) -> list[Figure]:
+        """Others' figures that the runs' configurations name."""
+        return published_figures(entry for run in self.runs for entry in run.config.get("published") or [])
 
-def read_summary(folders: Sequence[Path], to: Path) -> Summary:
-    """Raises UsageError when there is no run, or runs of several tasks."""
-    runs = find_runs(folders)
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """What an ablation's sweeper wrote: of each stage its key, its trials and the value carried on."""
+        path = self.folder / STAGES_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def read_summaries(folders: Sequence[Path], to: Path) -> list[Summary]:
+    """A summary of each task's runs. Raises UsageError when there is no run."""
+    tasks: dict[str, list[Run]] = {}
+    for run in find_runs(folders):
+        tasks.setdefault(run.choices["task"], []).append(run)
+    one = len(tasks) == 1
+    return [summary_of(runs, to, "figures" if one else f"figures/{task}") for task, runs in tasks.items()]
+
+
+def summary_of(runs: list[Run], to: Path, pictures: str) -> Summary:
     finished = [run for run in runs if run.state == "finished"]
     varied, following = varied_keys(finished or runs)
-    monitor = runs[0].task["monitor"]
     tested = [f"test/{name}" for name in runs[0].task["shown"]]
-    metrics = [monitor, *(name for name in tested if any(name in run.metrics for run in finished))]
-    return Summary(runs, group(runs, varied), varied, following, varied_keys(runs)[0], metrics, to)
-
-
-def text(value: Any) -> str:
-    """A setting's value as a command writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{','.join(text(item) for item in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    metrics = [runs[0].task["monitor"], *(name for name in tested if any(name in run.metrics for run in finished))]
+    return Summary(runs, group(runs, varied), varied, following, varied_keys(runs)[0], metrics, to, pictures)
 
 
 def with_interval(values: Sequence[float]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from reporting.figures import plt, save
-from reporting.runs import Run, Setting, text
+from reporting.published import text
+from reporting.runs import Run, Setting, label_of
 from reporting.statistics import half_interval, mean
 
 LINES = 7  # that can be told apart by colour
@@ -36,7 +37,7 @@ def save_ranking(path: Path, settings: Sequence[Setting], metric: str, published
         axis.plot(values, [row] * len(values), "o", markersize=4, color="C1", alpha=0.7, zorder=3)
     for number, (name, value) in enumerate(published.items()):
         axis.axvline(value, color=f"C{number % 8 + 2}", linestyle="--", label=f"{name}: {value:g}")
-    axis.set_yticks(range(len(shown)), [short(setting.name) for setting in shown])
+    axis.set_yticks(range(len(shown)), [short(setting.label) for setting in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
     everything = [*published.values(), *(value for setting in shown for value in setting.values(metric))]
     margin = 0.5 * (max(everything) - min(everything)) or 0.01 * abs(everything[0])
@@ -51,18 +52,23 @@ def save_ranking(path: Path, settings: Sequence[Setting], metric: str, published
 def save_against(path: Path, key: str, settings: Sequence[Setting], metric: str) -> None:
     """The metric against one varied key: points for seeds, lines through the means of what agrees in the other keys.
 
-    With more than a few such lines: all points in grey, and the mean of them at each value of the key.
+    With more than a few such lines: all points in grey, and the mean of them at each value of the key. Beside lines, as
+    in an ablation, what varies in other keys only is a grey point.
     """
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
-        others = " ".join(f"{other}={text(value)}" for other, value in setting.keys.items() if other != key)
+        others = label_of({other: value for other, value in setting.keys.items() if other != key})
         groups.setdefault(others, []).append(setting)
     places, numeric = positions([setting.keys[key] for setting in settings])
     figure, axis = plt.subplots(figsize=(7, 4))
-    if len(groups) > LINES or all(len(group) == 1 for group in groups.values()):
+    lines = {others: group for others, group in groups.items() if len(group) > 1}
+    if len(lines) > LINES or not lines:
         draw(axis, settings, key, metric, places, "-" if numeric and len(groups) > 1 else "", "mean", GREY, "C0")
     else:
-        for number, (others, group) in enumerate(groups.items()):
+        for group in groups.values():
+            if len(group) == 1:
+                draw(axis, group, key, metric, places, "", None, GREY, GREY)
+        for number, (others, group) in enumerate(lines.items()):
             colour = f"C{number}"
             draw(axis, group, key, metric, places, "-" if numeric else ":", short(others), colour, colour)
         if len(groups) > 1:
@@ -92,7 +98,7 @@ def draw(
     metric: str,
     places: dict[str, float],
     line: str,
-    label: str,
+    label: str | None,
     points: str,
     means: str,
 ) -> None:
@@ -119,7 +125,7 @@ def save_all_curves(path: Path, settings: Sequence[Setting], others: Sequence[Ru
     drawn = False
     for number, setting in enumerate(settings):
         colour = f"C{number}" if number < LINES else GREY
-        label = short(setting.name) if number < LINES else None
+        label = short(setting.label) if number < LINES else None
         for run in setting.runs.values():
             if draw_curve(axis, run.curve(metric), "-", colour, label, 2 if number < LINES else 1):
                 drawn, label = True, None

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-from reporting.runs import Run, Setting, Summary, text, with_interval
+from reporting.published import Figure, short_keys, text
+from reporting.runs import Run, Setting, Summary, with_interval
 from reporting.statistics import holm, mean, welch
 from reporting.summary_figures import save_against, save_all_curves, save_ranking, words
 
@@ -73,10 +75,10 @@ def ranking(summary: Summary) -> list[str]:
         return ["No run has finished yet.", ""]
     metric = summary.metrics[0]
     save_ranking(
-        summary.folder / "figures" / "ranking.png", summary.settings, metric, dict(published_for(summary, metric))
+        summary.folder / summary.pictures / "ranking.png", summary.settings, metric, published_for(summary, metric)
     )
     best = "highest" if summary.task["mode"] == "max" else "lowest"
-    lines = ["## Settings", "", "![Settings, best first](figures/ranking.png)", ""]
+    lines = ["## Settings", "", f"![Settings, best first]({summary.pictures}/ranking.png)", ""]
     lines += ["Diamonds: means with their 95 % intervals, which may leave the picture; points: seeds.", ""]
     rows = [cells(summary, setting) for setting in summary.settings]
     lines += table(columns(summary), rows, len(summary.varied))
@@ -118,49 +120,79 @@ def figures(summary: Summary) -> list[str]:
     """The metric against each varied key, and every run's curve."""
     lines, metric = [], summary.metrics[0]
     for key in summary.varied if summary.settings else []:
-        file = f"figures/by_{re.sub(r'[^A-Za-z0-9]+', '_', key)}.png"
+        file = f"{summary.pictures}/by_{re.sub(r'[^A-Za-z0-9]+', '_', key)}.png"
         save_against(summary.folder / file, key, summary.settings, metric)
         lines += [f"## By {key}", "", f"![{words(metric)} by {key}]({file})", ""]
     others = [run for run in summary.runs if run.state != "finished"]
-    if save_all_curves(summary.folder / "figures" / "curves.png", summary.settings, others, metric):
-        lines += ["## Curves", "", "![Curves of all runs](figures/curves.png)", ""]
+    file = f"{summary.pictures}/curves.png"
+    if save_all_curves(summary.folder / file, summary.settings, others, metric):
+        lines += ["## Curves", "", f"![Curves of all runs]({file})", ""]
     return lines
 
 
-def published_entries(summary: Summary) -> list[Mapping]:
-    """Others' figures that the runs' configurations name, each once."""
-    found = {repr(entry): entry for run in summary.runs for entry in run.config.get("published") or []}
-    return list(found.values())
-
-
-def published_for(summary: Summary, metric: str) -> list[tuple[str, float]]:
-    """(name, figure) of others for this very metric, on the data of all these runs."""
+def published_for(summary: Summary, metric: str) -> dict[str, float]:
+    """Others' figures for this very metric, on the data of all these runs, by name."""
     data = {run.choices["data"] for run in summary.runs}
-    return [
-        (name, value)
-        for entry in published_entries(summary)
-        if {entry["data"]} == data and f"{entry['split']}/{entry['metric']}" == metric
-        for name, value in entry["figures"].items()
-    ]
+    return {
+        figure.name or figure.source: figure.value
+        for figure in summary.published
+        if {figure.data} == data and figure.metric == metric
+    }
 
 
 def published_table(summary: Summary) -> list[str]:
     """Others' figures; ours beside them where data, split and metric are the same."""
     rows = []
-    data = sorted({run.choices["data"] for run in summary.runs})
-    for entry in published_entries(summary):
-        metric = f"{entry['split']}/{entry['metric']}"
-        ours = "other data"
-        if [entry["data"]] == data:
-            best = next((setting for setting in summary.settings if setting.values(metric)), None)
-            ours = with_interval(best.values(metric)) if best else ""
-        for name, value in entry["figures"].items():
-            rows.append([str(name), entry["data"], words(metric), f"{value:g}", ours, entry["source"]])
+    for figure in summary.published:
+        run_data = sorted({run.choices["data"] for run in summary.runs})
+        ours = our_figure(summary, figure) if figure.data in run_data else "other data"
+        rows.append([figure.name, figure.data, words(figure.metric), f"{figure.value:g}", ours, figure.source])
     if not rows:
         return []
-    about = f"Ours: the setting that validation chose, on {', '.join(data)}."
-    header = ["published", "data", "metric", "theirs", "our best", "source"]
+    about = "Ours: the setting that the figure names, the best on validation data of several; else the best of all."
+    header = ["published", "data", "metric", "theirs", "ours", "source"]
     return ["## Published figures", "", *table(header, rows, 3), about, ""]
+
+
+def our_figure(summary: Summary, figure: Figure) -> str:
+    """Ours for a published figure, from the best setting on validation data that stands beside it."""
+    for setting in summary.settings:
+        run = next(iter(setting.runs.values()))
+        if figure.beside(run.choices["data"], run.settings) and setting.values(figure.metric):
+            return with_interval(setting.values(figure.metric))
+    return "not run"
+
+
+def stage_table(summary: Summary) -> list[str]:
+    """An ablation's stages: every value tried on top of what was carried on, and what was carried on from it."""
+    if not (stages := summary.stages):
+        return []
+    keys, metric = list(stages[0]["trials"][0]), summary.metrics[0]
+    metrics = [metric.replace("val/", "train/"), metric]
+    rows = []
+    for stage in stages:
+        for trial in stage["trials"]:
+            runs = [run for run in summary.ended("finished") if all(run.settings[key] == trial[key] for key in keys)]
+            ours = [with_interval([run.metrics[name] for run in runs if name in run.metrics]) for name in metrics]
+            carried = " ←" if trial[stage["key"]] == stage["carried"] else ""
+            values = [f"**{text(trial[key])}**{carried}" if key == stage["key"] else text(trial[key]) for key in keys]
+            rows.append([str(len(rows)), *values, *ours, *theirs(summary, trial, metrics)])
+    header = ["", *short_keys(keys).values(), *map(words, metrics), *(f"published {words(name)}" for name in metrics)]
+    if not any(row[-1] or row[-2] for row in rows):
+        header, rows = header[:-2], [row[:-2] for row in rows]
+    about = (
+        "In bold the key of the stage; ← the value carried on, the best on validation data, of equal ones the one "
+        "before. A setting known from an earlier stage was not run again: its figures stand in both."
+    )
+    return ["## Stage by stage", "", *table(header, rows, 1 + len(keys)), about, ""]
+
+
+def theirs(summary: Summary, trial: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """Others' figures of an ablation's setting, on the data of all these runs."""
+    data = {run.choices["data"] for run in summary.runs}
+    figures = [figure for figure in summary.published if figure.words and {figure.data} == data]
+    found = {figure.metric: f"{figure.value:g}" for figure in figures if figure.beside(figure.data, trial)}
+    return [found.get(name, "") for name in metrics]
 
 
 def troubles(summary: Summary) -> list[str]:

@@ -29,6 +29,14 @@ KINDS = {
 }
 ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
 NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
+MANY_JOBS = 12  # composing one takes a quarter of a second
+# What choices of Hydra's groups are installed by.
+EXTRAS = {
+    ("hydra/sweeper", "optuna"): "search",
+    ("hydra/launcher", "joblib"): "parallel",
+    ("hydra/launcher", "submitit_local"): "parallel",
+    ("hydra/launcher", "submitit_slurm"): "parallel",
+}
 
 
 def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
@@ -37,6 +45,8 @@ def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options)
+        if extra := EXTRAS.get((group, choice)):
+            return f"{group}={choice} needs more packages: pip install -e '.[{extra}]'."
         return f"There is no {group}={choice}{did_you_mean(choice, options)}: choose one of {', '.join(options)}."
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1]
@@ -162,8 +172,9 @@ def check_command(argv: Sequence[str]) -> list[str]:
     given, replaced = words_of_sweep_file(overrides) if multirun else ([], [])
     if given or replaced:
         overrides = OverridesParser.create().parse_overrides([*given, *args.overrides, *replaced])
-    goes_on = multirun and any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
-    for number, words in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+    own_folder = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    basic = not multirun or sweeper_of(overrides).endswith("BasicSweeper")
+    for number, words in enumerate(jobs_of(overrides, basic, multirun and own_folder)):
         if number == 0 and any(word.startswith("ckpt_path=") for word in words):
             # First these two alone: an option of the checkpoint's task exists only once that task is chosen.
             first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
@@ -171,9 +182,64 @@ def check_command(argv: Sequence[str]) -> list[str]:
         config = compose_config([*added, *words])
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
-        if goes_on and config.ckpt_path is None:
+        if not basic and (config.trainer.devices != 1 or "ddp" in config.trainer.strategy):
+            raise UsageError(
+                "A sweep that chooses its next job by the results so far has one process a job: leave out trainer=ddp "
+                "and trainer.devices."
+            )
+        if own_folder and multirun and basic and config.ckpt_path is None:
             check_job_folder(config, number)
-    return [*replaced, *added]
+    over_tasks = any(override.key_or_group == "task" and override.is_sweep_override() for override in overrides)
+    if over_tasks and not own_folder:
+        added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it
+    return [*replaced, *added, *words_of_search(config, overrides)]
+
+
+def words_of_search(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
+    """What Optuna's sweeper cannot know, where the command does not say it.
+
+    Its direction is the task's; it draws by the run's seed, so that a search goes on in its folder; and no failed job
+    ends it.
+    """
+    sweeper, named = config.hydra.sweeper, {override.key_or_group for override in overrides}
+    if "optuna" not in sweeper._target_:
+        return []
+    words = {"direction": f"{config.task.mode}imize", "max_failure_rate": 1.0}
+    if "seed" in (sweeper.sampler or {}):
+        words["sampler.seed"] = config.seed
+    return [f"hydra.sweeper.{key}={value}" for key, value in words.items() if f"hydra.sweeper.{key}" not in named]
+
+
+def own_words(overrides: Sequence[Override]) -> list[str]:
+    """The words that choose a sweep file, or set something of Hydra's."""
+    return [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
+
+
+def sweeper_of(overrides: Sequence[Override]) -> str:
+    """The sweeper's class."""
+    return compose_config(own_words(overrides)).hydra.sweeper._target_
+
+
+def jobs_of(overrides: Sequence[Override], basic: bool, every: bool) -> list[list[str]]:
+    """Each job's words; where they are many, or chosen by results, words in which every value occurs once."""
+    if basic:
+        jobs = BasicSweeper.split_arguments(list(overrides), None)[0]
+        if every or len(jobs) <= MANY_JOBS:
+            return jobs
+    values = {word.get_key_element(): values_of(word) for word in overrides}
+    first = {key: found[0] for key, found in values.items()}
+    settings = [first] + [first | {key: value} for key, found in values.items() for value in found[1:]]
+    return [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
+
+
+def values_of(word: Override) -> list[str]:
+    """A word's values as texts; the ends of an interval."""
+    if not word.is_sweep_override():
+        return [word.get_value_element_as_str()]
+    if word.is_discrete_sweep():
+        return list(word.sweep_string_iterator())
+    interval = word.value()
+    return [str(interval.start), str(interval.end)]
 
 
 def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
@@ -181,13 +247,14 @@ def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[
 
     (Hydra would run every value of both.) The second list is empty when the command line gives none of them.
     """
-    own = [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
-    sweeper = OmegaConf.to_container(compose_config(own).hydra.sweeper)
-    if not sweeper["_target_"].endswith("BasicSweeper") or not sweeper.get("params"):
+    sweeper = OmegaConf.to_container(compose_config(own_words(overrides)).hydra.sweeper)
+    if not sweeper.get("params"):
         return [], []
     named = {override.key_or_group for override in overrides}
     kept = [f"{key}={value}" for key, value in sweeper["params"].items() if key not in named]
-    return (kept, []) if len(kept) == len(sweeper["params"]) else ([], ["hydra.sweeper.params=null", *kept])
+    if len(kept) == len(sweeper["params"]) or not sweeper["_target_"].endswith("BasicSweeper"):
+        return kept, []  # other sweepers let the command's words win by themselves
+    return [], ["hydra.sweeper.params=null", *kept]
 
 
 def check_job_folder(config: DictConfig, number: int) -> None:

@@ -23,8 +23,10 @@ def check_devices(trainer: DictConfig) -> None:
         raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
 
 
-def check_validation_interval(interval: float, batches: int) -> None:
-    """Raises UsageError when an epoch ends before its first validation."""
+def check_validation_interval(trainer: DictConfig, batches: int) -> None:
+    """Raises UsageError when an epoch of so many batches, or what its limit leaves, ends before a validation."""
+    interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if isinstance(interval, int) and interval > batches:
         raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {batches}: choose fewer.")
 

@@ -159,7 +159,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         enable_progress_bar=interactive(),
         default_root_dir=folder,
     )
-    check_validation_interval(config.trainer.val_check_interval, len(datamodule.train_dataloader()))
+    check_validation_interval(config.trainer, len(datamodule.train_dataloader()))
     if trainer.is_global_zero:
         files.write_config(folder, OmegaConf.to_container(config, resolve=True))
     figures = figures_of(checkpoint) if checkpoint else {}

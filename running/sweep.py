@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -20,17 +23,31 @@ log = logging.getLogger(__name__)
 FREE = ("ckpt_path", "stages", "paths", "published", "choices", "provenance", "sweep_name", "data.cache")
 REMAINS = ("checkpoints", "tensorboard", "snapshots", "metrics.csv", "metrics.json", "config.yaml")
 
+STAGES_FILE = "stages.json"  # what an ablation chose, in the sweep's folder
+
 folders: list[Path] = []  # of the sweeps that this process ran
+locks: list[FileLock] = []  # on them, held until the process ends, however it ends; not the callback's: that is pickled
 
 
-class RememberFolder(Callback):
-    """Keeps a sweep's folder, so that its summary is written even when it is interrupted.
+class TakeFolder(Callback):
+    """Takes a sweep's folder for this process, and keeps its name, so that its summary is written even when it is
+    interrupted.
 
     (Hydra does not call `on_multirun_end` then.)
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        folders.append(Path(config.hydra.sweep.dir).absolute())
+        folder = Path(config.hydra.sweep.dir).absolute()
+        if "LOCAL_RANK" in os.environ:  # started by the process that holds the folder, to train beside it
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # Hydra would turn any other exception of a callback into a warning
+            sys.exit(f"Another process works in '{folder}': wait for it to end, or give another hydra.sweep.dir.")
+        folders.append(folder)
+        locks.append(lock)
 
 
 class OtherRun(UsageError):

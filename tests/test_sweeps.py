@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.errors import UsageError
+from reporting.summary import write_summary
 from running import sweep
 from running.check import CONF, check_command, compose_config
 from tests.conftest import REPOSITORY, run_here
@@ -87,6 +90,69 @@ def test_a_stopped_sweep_goes_on_where_it_was(stop, tmp_path):
     steps = [int(line.split(",")[0]) for line in (tmp_path / "sweep/1/metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps)) and steps[0] < 42, "its curve from the start, each step once"
     assert "2 runs: 2 finished." in (tmp_path / "sweep/summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_one_diverged_one_impossible_one_killed(tmp_path):
+    """Jobs 0 and 2 by rate with a kernel that works, 1 and 3 with an impossible one; the process is killed in job 4."""
+    words = ["-m", *SMALL, "stages=[fit,test]", "hydra.sweep.dir=sweep", "trainer.max_epochs=8"]
+    victim = start(*words, "optimizer.lr=0.003,1e30,0.002", "model.first_kernel=7,4", folder=tmp_path)
+    wait_for(tmp_path / "sweep/4/checkpoints/last.ckpt", victim)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate(timeout=60)
+    (summary,) = write_summary([tmp_path / "sweep"], tmp_path / "sweep")
+    page = (tmp_path / "sweep/summary.md").read_text()
+    assert "5 runs: 1 finished, 3 failed, 1 unfinished." in page
+    assert "- **2**: Training diverged: val/bits_per_dim is nan" in page
+    assert "- **1, 3**: model.first_kernel is 4" in page
+    assert "- **4** `" in page and "goes on from its last checkpoint" in page
+    metrics = json.loads((tmp_path / "sweep/0/metrics.json").read_text())
+    assert summary.settings[0].monitored == [metrics["val/bits_per_dim"]] and "test/bits_per_dim" in metrics
+
+
+def test_a_sweeps_folder_is_one_processs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "folders", [])
+    monkeypatch.setattr(sweep, "locks", [])
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
+    first = sweep.TakeFolder()
+    first.on_multirun_start(config)
+    pickle.dumps(first)  # launchers hand it to other processes
+    with pytest.raises(SystemExit, match="Another process works in"):
+        sweep.TakeFolder().on_multirun_start(config)
+    assert sweep.folders == [tmp_path / "sweep"], "the second must not write the first one's summary"
+    config.hydra.sweep.dir = str(tmp_path / "other")
+    sweep.TakeFolder().on_multirun_start(config)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # the second process of a sweep that trains with ddp
+    sweep.TakeFolder().on_multirun_start(config)
+    assert sweep.folders == [tmp_path / "sweep", tmp_path / "other"]
+    sweep.locks[0].release()
+    config.hydra.sweep.dir = str(tmp_path / "sweep")
+    monkeypatch.delenv("LOCAL_RANK")
+    sweep.TakeFolder().on_multirun_start(config)
+
+
+def test_a_sweep_over_tasks_has_one_folder(monkeypatch):
+    monkeypatch.setenv("ETUDES_STAMP", "now")
+    words = ["-m", "task=pixelrnn,classification"]
+    (added,) = check_command(words)
+    assert added == "hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'"
+    assert check_command([*words, "hydra.sweep.dir=mine/${oc.env:ETUDES_STAMP}"]) == []
+
+
+def test_a_limited_epoch_is_validated_or_refused(tmp_path):
+    assert compose_config(["sweep=char_split", "debug=quick"]).trainer.val_check_interval == 1.0
+    with pytest.raises(UsageError, match="val_check_interval is 5 batches, but an epoch has 2"):
+        run_here([*SMALL, "debug=quick", "trainer.val_check_interval=5"], tmp_path)
+
+
+@pytest.mark.parametrize("choice", ["hydra/sweeper=optuna", "hydra/launcher=joblib", "hydra/launcher=submitit_local"])
+def test_a_plugin_that_is_not_there_is_named(choice):
+    name = choice.split("=")[1]
+    plugin = {"optuna": "hydra_optuna_sweeper", "joblib": "hydra_joblib_launcher"}.get(name, "hydra_submitit_launcher")
+    if importlib.util.find_spec(f"hydra_plugins.{plugin}"):
+        pytest.skip("it is installed")
+    with pytest.raises(UsageError, match=rf"{choice} needs more packages: pip install -e '\.\[(search|parallel)\]'"):
+        check_command(["-m", choice, "seed=1,2"])
 
 
 def composed(folder: Path):

@@ -49,7 +49,7 @@ def accuracy_table(run: Any) -> str:
     if "test/accuracy_tta" in metrics:
         rows.append(("**test, six views averaged**", metrics["test/accuracy_tta"], None, "this run"))
     for entry in run.config.published:
-        if entry.data == run.config.choices.data:
+        if entry.data == run.config.choices.data and "metric" not in entry:  # with one it is of a sweep's settings
             views = "accuracy_tta" in entry.figures
             accuracy = entry.figures.accuracy_tta if views else entry.figures.accuracy
             name = SPLITS[entry.split] + (", views averaged" if views else "")
