@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +20,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError
+from datamodules.files import REFUSALS, cannot_be_written, whole_file
 from running import sweep
 from running.check import check_command, check_config, sentence
 
 log = logging.getLogger(__name__)
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|Storage size calculation overflowed")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -38,16 +43,43 @@ def job(config: DictConfig) -> float:
 
         return execute(final_config(config, hydra_config), folder)
     except Exception as error:
+        said = mistake(error)
         if hydra_config.mode is not RunMode.MULTIRUN:
-            if isinstance(error, UsageError):
-                sys.exit(str(error))  # raised further, Hydra would put a line of its own before it
+            if said:
+                leave_clean(folder)
+                sys.exit(said)  # raised further, Hydra would put a line of its own before it
             raise
-        log.error("this job failed, the sweep goes on: %s", error, exc_info=not isinstance(error, UsageError))
+        log.error("this job failed, the sweep goes on: %s", said or error, exc_info=not said)
         if isinstance(error, sweep.OtherRun):
             return float("nan")
-        failure = {"error": type(error).__name__, "message": str(error)}
-        (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
+        failure = {"error": type(error).__name__, "message": said or str(error)}
+        with suppress(UsageError), whole_file(folder / "failure.json") as unfinished:
+            unfinished.write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
         return float("nan")
+
+
+def mistake(error: BaseException) -> str:
+    """The one sentence for an error that the user or the machine made; empty for one of this project's."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return cannot_be_written(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        return (
+            "This needs more memory than the machine has: choose a smaller data.batch_size, network or number of draws."
+        )
+    return sentence(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else ""
+
+
+def leave_clean(folder: Path) -> None:
+    """Takes away what Hydra wrote into the folder of a run that ended before it began, and folders it left empty."""
+    if (folder / "config.yaml").exists():
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # a folder that holds anything else stays
+        (folder / "train.log").unlink(missing_ok=True)
+        for place in (folder, *folder.parents[:3]):
+            place.rmdir()
 
 
 def main() -> None:
@@ -56,18 +88,19 @@ def main() -> None:
     os.environ.setdefault("ETUDES_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
     # Hydra then hands its errors on instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.raiseExceptions = False  # a log line that finds the disk full is no traceback
     try:
         sys.argv += check_command(sys.argv[1:])
         try:
             job()
         finally:  # an interrupted sweep is summarised too
             summarise()
-    except UsageError as error:
-        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell expects it
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(sentence(error))
+    except Exception as error:
+        if said := mistake(error):
+            sys.exit(said)
+        raise
 
 
 def summarise() -> None:

@@ -13,18 +13,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from hydra.utils import get_class
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from datamodules.errors import UsageError
 from lightning_modules.base import ComparedRun, Task
 from reporting.figures import read_curves, save
 from reporting.report import Section, number, page, write_text
 from running.check import CONF
+from running.folder import read_predictions
 
 RESAMPLES = 2000
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
@@ -72,8 +73,10 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
         try:
             config = OmegaConf.load(folder / "config.yaml")
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            predictions = dict(np.load(folder / "predictions.npz"))
-        except (ValueError, OSError, BadZipFile, EOFError) as error:
+            predictions = read_predictions(folder)
+        except UsageError:
+            raise
+        except (ValueError, OSError, YAMLError) as error:
             raise UsageError(f"'{folder}' is damaged ({error}): test the run anew.") from error
         found.append(ComparedRun("", folder, config, metrics, predictions))
     return [run._replace(name=name) for run, name in zip(found, names(found), strict=True)]

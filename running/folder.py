@@ -7,15 +7,19 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from reporting.report import write_text
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
@@ -82,6 +86,19 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 def write_predictions(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """predictions.npz: one row for each item tested."""
-    unfinished = folder / ".predictions.npz"
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(folder / "predictions.npz")
+    with whole_file(folder / "predictions.npz") as unfinished:
+        np.savez_compressed(unfinished, **arrays)
+
+
+def read_predictions(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz; nothing in the file can run code.
+
+    Raises:
+        UsageError: it is damaged, or holds Python objects.
+    """
+    path = folder / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return dict(loaded)
+    except (ValueError, OSError, BadZipFile, EOFError, zlib.error, KeyError, AttributeError) as error:
+        raise UsageError(f"'{path}' is damaged, or no file of predictions: test the run anew.") from error

@@ -22,10 +22,24 @@ def check_devices(trainer: DictConfig) -> None:
         raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
 
 
-def check_validation_interval(interval: float, batches: int) -> None:
-    """Raises UsageError when an epoch ends before its first validation."""
-    if isinstance(interval, int) and interval > batches:
-        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {batches}: choose fewer.")
+def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
+    """Raises UsageError when an epoch ends before its first validation, or a fraction of a split is less than a batch.
+
+    Args:
+        trainer: its settings.
+        batches: of each split, train, val and test.
+    """
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and interval > batches["train"]:
+        raise UsageError(
+            f"trainer.val_check_interval is {interval} batches, but an epoch has {batches['train']}: choose fewer."
+        )
+    for split, number in batches.items():
+        share = trainer[f"limit_{split}_batches"]
+        if isinstance(share, float) and 0 < share * number < 1:
+            raise UsageError(
+                f"trainer.limit_{split}_batches is {share} of {number} batches, less than one: choose more."
+            )
 
 
 def check_resumable(config: DictConfig, before: DictConfig) -> None:

@@ -17,6 +17,7 @@ from lightning_modules.classification.analysis import (
 from lightning_modules.classification.cnn import CNN
 from lightning_modules.classification.figures import save_captioned, save_maps, save_matrix, save_reliability
 from reporting.report import Section
+from running.folder import read_predictions
 
 MISTAKES = 24
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -27,7 +28,7 @@ def report_sections(network: CNN, run: Any, shown_images: list[int]) -> list[Sec
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
     sections = [Section("Accuracy", accuracy_table(run) + note)]
     if (run.folder / "predictions.npz").exists():
-        predictions = np.load(run.folder / "predictions.npz")
+        predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
     return [*sections, maps_section(network, run, shown_images)]
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, split_means
 from lightning_modules.pixelrnn.codec import compression_figures
 from lightning_modules.pixelrnn.figures import save_completions
@@ -114,7 +115,7 @@ class PixelRNN(Task):
             return
         folder.mkdir(exist_ok=True)
         drawn = self._draw(self.snapshots)
-        np.save(folder / f"step_{step:07d}.npy", drawn)
+        save_array(folder / f"step_{step:07d}.npy", drawn)
         self._show_on_board(self.trainer, drawn, step)
 
     def test_step(self, batch: Batch, number: int) -> None:
@@ -161,7 +162,7 @@ class PixelRNN(Task):
     def stage_sample(self, run: Any) -> None:
         """Draws images; leaves `samples.npy`, and a picture of them beside as many test images."""
         drawn = self._draw(self.samples)
-        np.save(run.folder / "samples.npy", drawn)
+        save_array(run.folder / "samples.npy", drawn)
         real = np.asarray(run.datamodule.splits["test"].images[: len(drawn)])
         spec = self.network.spec
         by_class = self.network.class_biases and self.label is None
@@ -181,7 +182,7 @@ class PixelRNN(Task):
         classes = torch.from_numpy(np.array(labels)).long().to(self.device).repeat_interleave(self.draws, 0)
         drawn = complete(self.network, given, first_row, **self._how(classes)).cpu().numpy()
         drawn = drawn.reshape(len(images), self.draws, *drawn.shape[1:])
-        np.save(run.folder / "completions.npy", drawn)
+        save_array(run.folder / "completions.npy", drawn)
         path = run.folder / "figures" / "completions.png"
         save_completions(path, np.asarray(images), drawn, first_row, self.network.spec.levels)
 
@@ -193,3 +194,9 @@ class PixelRNN(Task):
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows."""
         return report_sections(self.network, run)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file, whole or not at all."""
+    with whole_file(path) as unfinished:
+        np.save(unfinished, array, allow_pickle=False)
