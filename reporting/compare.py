@@ -6,7 +6,6 @@ a bootstrap interval, their curves, and what their task adds. Every run is compa
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from datamodules.errors import UsageError
+from datamodules.errors import Arguments, UsageError
 from lightning_modules.base import ComparedRun, Task
 from reporting.figures import read_curves, save
 from reporting.report import Section, number, page, write_text
@@ -38,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> Path:
     Raises:
         UsageError: the runs cannot be compared.
     """
-    parser = argparse.ArgumentParser(prog="python -m reporting.compare", description="Runs side by side, on one page.")
+    parser = Arguments(prog="python -m reporting.compare", description="Runs side by side, on one page.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder; the others are set against it"
     )
@@ -117,10 +116,10 @@ def task_of(run: ComparedRun) -> type[Task]:
     Raises:
         UsageError: it has no such task.
     """
-    file = CONF / "task" / f"{run.config.choices.task}.yaml"
-    if not file.is_file():
-        raise UsageError(f"'{run.folder}' is of task={run.config.choices.task}, which this checkout does not have.")
-    return get_class(OmegaConf.load(file).task.module._target_)
+    files = {file.stem: file for file in (CONF / "task").glob("*.yaml")}
+    if (name := str(run.config.choices.task)) not in files:
+        raise UsageError(f"'{run.folder}' is of task={name}, which this checkout does not have: compare it in its own.")
+    return get_class(OmegaConf.load(files[name]).task.module._target_)
 
 
 def comparison_page(runs: Sequence[ComparedRun], task: type[Task], folder: Path) -> str:

@@ -6,14 +6,13 @@ A sweep writes it by itself when it ends, also when it is interrupted.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import UsageError
+from datamodules.errors import Arguments, UsageError
 from reporting.report import page, write_text
 from reporting.runs import Summary, read_summary, text, with_interval
 from reporting.statistics import half_interval, mean
@@ -81,7 +80,7 @@ def table_as_csv(summary: Summary) -> str:
 
 
 def main(words_given: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
+    parser = Arguments(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="+", type=Path, help="a sweep's folder, or any folder that holds runs")
     parser.add_argument("--to", type=Path, help="where the summary goes; needed for several folders")
     given = parser.parse_args(words_given)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -53,10 +53,17 @@ def part(value: Any) -> bool:
     return whole(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
+def is_seed(value: Any) -> bool:
+    return whole(value, 0) and value < 2**32
+
+
+SEED = f"a whole number from 0 to {2**32 - 1}"
 # What Lightning's settings, and some of ours, must be: of several kinds, or within limits.
 BATCHES = "a number of batches, 1 or more, or a fraction above 0.0 up to 1.0"
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": (lambda value: whole(value, 0) and value < 2**32, f"a whole number from 0 to {2**32 - 1}"),
+    "seed": (is_seed, SEED),
+    "data.seed": (is_seed, SEED),
+    "task.module.seed": (is_seed, SEED),
     "patience": (lambda value: value is None or whole(value, 0), "a whole number, 0 or more, or null"),
     "model.layers": (
         lambda value: value is None or (whole(value, 0) and value <= 1000),
@@ -82,6 +89,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 
+OPTIONAL = ("data", "model", "task.module")  # groups of which not every choice has every option of LIMITS
 RESERVED = ("barebones", "callbacks", "default_root_dir", "enable_checkpointing", "enable_progress_bar",
             "fast_dev_run", "logger", "plugins")  # fmt: skip
 ONE_OR_MORE = ("data.size", "task.module.temperature", "stages")  # lists that have a say of their own on what is none
@@ -161,6 +169,8 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
         if kind not in KINDS or (given is None and usual is None):
             continue
         kinds, name = KINDS[kind]
+        if isinstance(given, float) and not math.isfinite(given):
+            raise UsageError(f"{key} is {given}, but it must be {name} that is finite.")
         if not isinstance(given, kinds) or (isinstance(given, bool) and kind is not bool):
             raise UsageError(
                 f"{key} is {shown(given)}, but it must be {name}, such as {usual if isinstance(usual, str) else shown(usual)}."
@@ -173,6 +183,9 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
     own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     check_calls(OmegaConf.to_container(own), "The configuration")
     for key, (possible, name) in LIMITS.items():
+        group, _, option = key.rpartition(".")
+        if group in OPTIONAL and option not in (OmegaConf.select(config, group) or {}):
+            continue
         if not possible(value := OmegaConf.select(config, key)):
             raise UsageError(f"{key} is {shown(value)}, but it must be {name}.")
     for key in RESERVED:
@@ -212,6 +225,11 @@ def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
     return path
 
 
+def misread(message: str) -> NoReturn:
+    """What Hydra's parser calls on an unknown flag."""
+    raise UsageError(f"The command cannot be read: {message}; `python train.py --help` shows how.")
+
+
 def check_command(argv: Sequence[str]) -> list[str]:
     """Checks the command's words; returns the words to add to them.
 
@@ -222,7 +240,9 @@ def check_command(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a mistake found without running anything.
     """
-    args = get_args_parser().parse_args(list(argv))
+    parser = get_args_parser()
+    parser.error = misread
+    args = parser.parse_args(list(argv))
     for name in ("config_dir", "config_path", "config_name", "experimental_rerun"):
         if getattr(args, name, None) is not None:
             raise UsageError(f"--{name.replace('_', '-')} cannot be used: put your files into {CONF}, a group each.")

@@ -16,7 +16,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
@@ -102,3 +104,19 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
             return dict(loaded)
     except (ValueError, OSError, BadZipFile, EOFError, zlib.error, KeyError, AttributeError) as error:
         raise UsageError(f"'{path}' is damaged, or no file of predictions: test the run anew.") from error
+
+
+def read_run(folder: Path) -> tuple[DictConfig, dict[str, float]]:
+    """config.yaml and metrics.json of a finished run.
+
+    Raises:
+        UsageError: one is missing or damaged.
+    """
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not {"choices", "provenance"} <= config.keys():
+            raise ValueError
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, AttributeError) as error:
+        raise UsageError(f"'{folder}' holds no finished run, or a damaged one: give a run's folder.") from error
+    return config, metrics

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file makes its parser raise almost anything
         raise UsageError(
-            f"'{path}' cannot be read as a checkpoint: it is damaged, or something else ({reason(error)}); give another."
+            f"'{path}' cannot be read as a checkpoint: it is damaged or no checkpoint ({reason(error)}); give another."
         ) from error
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), kind) for k, kind in KINDS.items()):
         raise UsageError(f"'{path}' is no checkpoint of this project: it holds no config and spec.")

@@ -29,17 +29,16 @@ def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
         trainer: its settings.
         batches: of each split, train, val and test.
     """
-    interval = trainer.val_check_interval
-    if isinstance(interval, int) and interval > batches["train"]:
-        raise UsageError(
-            f"trainer.val_check_interval is {interval} batches, but an epoch has {batches['train']}: choose fewer."
-        )
     for split, number in batches.items():
         share = trainer[f"limit_{split}_batches"]
         if isinstance(share, float) and 0 < share * number < 1:
             raise UsageError(
                 f"trainer.limit_{split}_batches is {share} of {number} batches, less than one: choose more."
             )
+    interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+    epoch = min(batches["train"], limit) if isinstance(limit, int) else int(batches["train"] * limit)
+    if isinstance(interval, int) and interval > epoch:
+        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {epoch}: choose fewer.")
 
 
 def check_resumable(config: DictConfig, before: DictConfig) -> None:

@@ -27,7 +27,7 @@ FOREIGN = frozenset(
 OWN = ("lightning_modules", "datamodules")  # packages whose own classes and functions a file of conf/ may name
 # What Hydra's part of a configuration may call: its plugins, its logging, and this project's callback.
 HYDRAS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "logging.", "colorlog.")
-CALLBACK = "running.sweep.RememberFolder"
+CALLBACK = re.compile(r"running\.sweep\.[A-Z]\w+")
 HYDRA_CALLS = ("_target_", "()", "class")  # the latter two are logging's
 # A resolver can make a node out of text, which would hide a call; and read any variable of the environment.
 ALLOWED_RESOLVER = re.compile(r"\$\{oc\.env:ETUDES_\w+,[^${}:]*\}")
@@ -51,8 +51,8 @@ def check_calls(config: Any, where: str) -> None:
                 keys = ", ".join(sorted(key for key, _ in call))
                 raise UsageError(f"{where} calls {target} with {keys} as no file of conf/ does: refused.")
             raise UsageError(
-                f"{where} asks to run {target}, which is none of this project's classes: refused; if you trust it, name "
-                "it in a file of conf/ and in FOREIGN of running/targets.py."
+                f"{where} asks to run {target}, which is none of this project's classes: refused; if you trust it, "
+                "name it in a file of conf/ and in FOREIGN of running/targets.py."
             )
 
 
@@ -60,8 +60,8 @@ def check_hydra(config: Any, where: str) -> None:
     """Raises UsageError when Hydra's own part of a configuration calls what is neither Hydra's nor the project's."""
     for node in nodes(config):
         for key in HYDRA_CALLS if isinstance(node, dict) else ():
-            target = str(node.get(key, CALLBACK))
-            if target != CALLBACK and not target.startswith(HYDRAS):
+            target = str(node.get(key, HYDRAS[0]))
+            if not CALLBACK.fullmatch(target) and not target.startswith(HYDRAS):
                 raise UsageError(
                     f"{where} asks Hydra to run {target}, which is neither its own nor the project's: refused."
                 )

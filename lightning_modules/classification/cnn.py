@@ -37,6 +37,8 @@ class CNN(nn.Module):
         for name, value in {"filters": filters, "depth": depth}.items():
             if value < 1:
                 raise UsageError(f"model.{name} is {value}, but it must be 1 or more.")
+        if depth > 100:
+            raise UsageError(f"model.depth is {depth}, but no image allows more than 100.")
         if not 0 <= dropout < 1:
             raise UsageError(f"model.dropout is {dropout}, but it must be from 0 up to, not including, 1.")
         if spec.classes < 2:
