@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import spread, where
 from datamodules.augment import FlipAndCrop
-from datamodules.errors import Arguments, size
+from datamodules.errors import Arguments, whole_number
 from datamodules.loader import BatchLoader
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN
@@ -92,9 +92,9 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
 
 def main() -> None:
     parser = Arguments(description="An epoch of CIFAR-10 against the usual training loop, on the CPU.")
-    parser.add_argument("--filters", type=size, default=64)
-    parser.add_argument("--depth", type=size, default=7)
-    parser.add_argument("--batches", type=size, default=3, help="timed in each round (default: %(default)s)")
+    parser.add_argument("--filters", type=whole_number, default=64)
+    parser.add_argument("--depth", type=whole_number, default=7)
+    parser.add_argument("--batches", type=whole_number, default=3, help="timed in each round (default: %(default)s)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (5120, 3, 32, 32), np.uint8), rng.integers(0, 10, 5120)

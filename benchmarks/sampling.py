@@ -11,7 +11,7 @@ import statistics
 import torch
 
 from benchmarks.timing import ratio, side_by_side, spread, where
-from datamodules.errors import Arguments, size
+from datamodules.errors import Arguments, whole_number
 from datamodules.spec import ImageSpec
 from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, PixelNet, RowLSTM
 from lightning_modules.pixelrnn.sampling import sample
@@ -22,10 +22,10 @@ NETWORKS = {network.__name__: network for network in (PixelCNN, RowLSTM, Diagona
 
 def main() -> None:
     parser = Arguments(description="Incremental sampling against full passes, 32×32 RGB.")
-    parser.add_argument("--hidden", type=size, default=32)
-    parser.add_argument("--layers", type=size, default=2)
-    parser.add_argument("--images", type=size, default=16)
-    parser.add_argument("--rounds", type=size, default=3)
+    parser.add_argument("--hidden", type=whole_number, default=32)
+    parser.add_argument("--layers", type=whole_number, default=2)
+    parser.add_argument("--images", type=whole_number, default=16)
+    parser.add_argument("--rounds", type=whole_number, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     args = parser.parse_args()
     print(f"{args.images} images of 32×32×3, h = {args.hidden}, {args.layers} layers; {where()}\n")

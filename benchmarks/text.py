@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import seconds, spread, where
-from datamodules.errors import Arguments, size
+from datamodules.errors import Arguments, whole_number
 from datamodules.spec import TextSpec
 from datamodules.text_loader import Streams
 from lightning_modules.char_lm import CharGRU, CharLSTM
@@ -112,9 +112,9 @@ def generation(network: type[RecurrentLM], args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = Arguments(description="Characters per second, training and generating.")
-    parser.add_argument("--hidden", type=size, default=512)
-    parser.add_argument("--streams", type=size, default=32)
-    parser.add_argument("--window", type=size, default=128)
+    parser.add_argument("--hidden", type=whole_number, default=512)
+    parser.add_argument("--streams", type=whole_number, default=32)
+    parser.add_argument("--window", type=whole_number, default=128)
     args = parser.parse_args()
     print(f"Characters per second; one layer of {args.hidden}; {where()}\n")
     print(f"Training, batches of {args.streams} × {args.window}\n")

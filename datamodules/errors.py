@@ -30,14 +30,14 @@ class Arguments(argparse.ArgumentParser):
         sys.exit(f"{message.rstrip('.').replace(chr(10), ' ')}; --help shows what can be given.")
 
 
-def size(text: str) -> int:
+def whole_number(text: str) -> int:
     """An argument that is a whole number above 0."""
     if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a whole number from 1 to 1,000,000")
     return int(text)
 
 
-def device(text: str) -> str:
+def device_here(text: str) -> str:
     """An argument that is a device this machine has."""
     import torch
 

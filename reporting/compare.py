@@ -6,7 +6,6 @@ a bootstrap interval, their curves, and what their task adds. Every run is compa
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +16,13 @@ import numpy as np
 from hydra.utils import get_class
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from datamodules.errors import Arguments, UsageError
 from lightning_modules.base import ComparedRun, Task
 from reporting.figures import read_curves, save
 from reporting.report import Section, number, page, write_text
 from running.check import CONF
-from running.folder import read_predictions
+from running.folder import read_predictions, read_run
 
 RESAMPLES = 2000
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
@@ -49,7 +47,6 @@ def main(words: Sequence[str] | None = None) -> Path:
     with TemporaryDirectory() as folder:
         text = comparison_page(runs, task, Path(folder))
         title = f"{runs[0].config.choices.task} on {runs[0].config.choices.data}: {len(runs)} runs compared"
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         return write_text(args.output, page(title, f"# {title}\n\n{text}", Path(folder)))
 
 
@@ -69,14 +66,8 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
                     f"'{folder}' holds no {file}: give the folder of a run that was tested, in one process; "
                     f"`python train.py stages=[test] ckpt_path={folder} hydra.run.dir={folder}` tests it."
                 )
-        try:
-            config = OmegaConf.load(folder / "config.yaml")
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            predictions = read_predictions(folder)
-        except UsageError:
-            raise
-        except (ValueError, OSError, YAMLError) as error:
-            raise UsageError(f"'{folder}' is damaged ({error}): test the run anew.") from error
+        config, metrics = read_run(folder)
+        predictions = read_predictions(folder)
         found.append(ComparedRun("", folder, config, metrics, predictions))
     return [run._replace(name=name) for run, name in zip(found, names(found), strict=True)]
 

@@ -81,7 +81,6 @@ def save_curves(path: Path, metrics_csv: Path, metrics: Sequence[str]) -> bool:
 
 def save(figure: plt.Figure, path: Path) -> None:
     """Writes a figure, whole or not at all, and closes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)

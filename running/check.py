@@ -169,12 +169,11 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
         if kind not in KINDS or (given is None and usual is None):
             continue
         kinds, name = KINDS[kind]
+        example = usual if isinstance(usual, str) else shown(usual)
         if isinstance(given, float) and not math.isfinite(given):
             raise UsageError(f"{key} is {given}, but it must be {name} that is finite.")
         if not isinstance(given, kinds) or (isinstance(given, bool) and kind is not bool):
-            raise UsageError(
-                f"{key} is {shown(given)}, but it must be {name}, such as {usual if isinstance(usual, str) else shown(usual)}."
-            )
+            raise UsageError(f"{key} is {shown(given)}, but it must be {name}, such as {example}.")
 
 
 def check_config(config: DictConfig, model: str, task: str) -> None:
@@ -209,6 +208,12 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
         raise UsageError(f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, or put fit first.")
     if config.ckpt_path is not None:
         find_checkpoint(config.ckpt_path, to_resume="fit" in stages)
+
+
+def check_new_folder(folder: Path, stages: Sequence[str]) -> None:
+    """Raises UsageError when a new training would mix its files with an earlier run's."""
+    if "fit" in stages and (folder / "checkpoints").exists():
+        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
 
 
 def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
@@ -273,6 +278,8 @@ def check_command(argv: Sequence[str]) -> list[str]:
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
         if goes_on and config.ckpt_path is None:
             check_job_folder(config, number)
+        if not multirun and config.ckpt_path is None and any(word.startswith("hydra.run.dir=") for word in words):
+            check_new_folder(Path(config.hydra.run.dir), config.stages)  # before Hydra writes into it
     return [*replaced, *added]
 
 

@@ -46,9 +46,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
+        with whole_file(Path(path)) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 
 

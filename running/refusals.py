@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -56,9 +55,3 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
                 f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
                 "from the start; leave the word out, or train anew."
             )
-
-
-def check_new_folder(folder: Path, stages: list[str]) -> None:
-    """Raises UsageError when a new training would mix its files with an earlier run's."""
-    if "fit" in stages and (folder / "checkpoints").exists():
-        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")

@@ -27,11 +27,11 @@ from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
 from running.callbacks import ProgressLines, Record, ValidateLastStep
-from running.check import find_checkpoint
+from running.check import check_new_folder, find_checkpoint
 from running.curves import CurvesLogger
 from running.load import WholeCheckpoints, load_weights, read_checkpoint
 from running.precision import resolve_precision
-from running.refusals import check_batches, check_devices, check_new_folder, check_resumable
+from running.refusals import check_batches, check_devices, check_resumable
 from running.sweep import leaves
 
 log = logging.getLogger(__name__)

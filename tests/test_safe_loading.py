@@ -7,6 +7,7 @@ import pickle
 import shutil
 import socket
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -181,11 +182,11 @@ def test_a_runs_folder_does_not_choose_code_outside_conf(quick_run, tmp_path):
     [
         (["model._target_=torch.hub.load"], "The configuration asks to run torch.hub.load"),
         (["+trainer.x={_target_:os.system,command:'touch it_ran'}"], "The configuration asks to run os.system"),
-        (["+optimizer._args_=[1]"], "The configuration calls torch.optim.Adam with _args_"),
+        (["+optimizer._args_=[1]"], "The configuration calls torch.optim.RMSprop with _args_"),
         (["scheduler._partial_=false"], "as no file of conf/ does: refused."),
-        (["+x=${oc.create:{_target_:os.system}}"], "refused"),
+        (["+x='${oc.create:{a:1}}'"], "refused"),
         (["+hydra.callbacks.x={_target_:os.system,command:'touch it_ran'}"], "asks Hydra to run os.system"),
-        (["+hydra.job_logging.handlers.x={'()':os.system,command:'touch it_ran'}"], "asks Hydra to run os.system"),
+        (["+hydra.job_logging.handlers.x={class:os.system,command:'touch it_ran'}"], "asks Hydra to run os.system"),
         (["hydra.sweeper._target_=os.system", "-m"], "asks Hydra to run os.system"),
         (["--config-dir=theirs"], "--config-dir cannot be used"),
         (["--experimental-rerun=theirs.pickle"], "--experimental-rerun cannot be used"),
@@ -230,7 +231,7 @@ def test_a_data_set_that_is_asked_for_may_reach_for_it(tmp_path, monkeypatch):
     tried = []
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(
-        sources.socket, "create_connection", lambda address, *_: tried.append(address[0]) or open(os.devnull)
+        sources.socket, "create_connection", lambda address, *_: tried.append(address[0]) or nullcontext()
     )
     monkeypatch.setattr(shakespeare, "urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("refused")))
     with pytest.raises(UsageError, match="Tiny Shakespeare was not found"):

@@ -114,7 +114,6 @@ class PixelRNN(Task):
             return
         if not self.trainer.callback_metrics["val/loss"].isfinite():
             return
-        folder.mkdir(exist_ok=True)
         drawn = self._draw(self.snapshots)
         save_array(folder / f"step_{step:07d}.npy", drawn)
         self._show_on_board(self.trainer, drawn, step)
