@@ -129,6 +129,14 @@ def read_run_metrics(file: Path) -> None:
     read_run(file.parent)
 
 
+def read_text(file: Path) -> None:
+    Text(str(file), window=5, batch_size=2).prepare_data()
+
+
+def read_pictures(file: Path) -> None:
+    Images(str(file.parent), str(file.parent / "cache"), 8).prepare_data()
+
+
 READERS = {
     "cifar10 parquet": ("train-0.parquet", parquet(), named(read_parquet)),
     "cifar10 python": ("data_batch_1", b"\x80\x04}\x94.", named(read_python_batch)),
