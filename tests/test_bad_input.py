@@ -27,7 +27,8 @@ from benchmarks import data, recurrence, sampling, step, text
 from lightning_modules.char_lm import leakage
 from lightning_modules.pixelrnn import receptive_fields
 from reporting import compare, results, summary
-from running.check import CONF, NULL_KINDS, check_command, keys_of
+from running.check import CONF, check_command, keys_of
+from running.limits import NULL_KINDS
 from running.load import read_checkpoint
 from tests.commands import Ended, ended
 from tests.conftest import SMALLEST, TASKS, run_here
