@@ -6,7 +6,10 @@ import json
 import logging
 import math
 import os
+import re
+import shutil
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -18,12 +21,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError
+from datamodules.files import REFUSALS, cannot_be_written, whole_file
 from running import sweep
 from running.check import check_command, check_config, sentence
 from running.processes import check_one_folder, of_one_run
 from running.stopped import Stopped, listen
 
 log = logging.getLogger(__name__)
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|Storage size calculation overflowed")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -50,15 +55,18 @@ def job(config: DictConfig) -> float:
         end.said = f"Stopped. {how_to_go_on(hydra_config, folder)}"
         raise
     except Exception as error:
+        said = mistake(error)
         if hydra_config.mode is not RunMode.MULTIRUN:
-            if isinstance(error, UsageError):
-                sys.exit(str(error))  # raised further, Hydra would put a line of its own before it
+            if said:
+                leave_clean(folder)
+                sys.exit(said)  # raised further, Hydra would put a line of its own before it
             raise
-        log.error("this job failed, the sweep goes on: %s", error, exc_info=not isinstance(error, UsageError))
+        log.error("this job failed, the sweep goes on: %s", said or error, exc_info=not said)
         if isinstance(error, sweep.OtherRun):
             return worst
-        failure = {"error": type(error).__name__, "message": str(error)}
-        (folder / "failure.json").write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
+        failure = {"error": type(error).__name__, "message": said or str(error)}
+        with suppress(UsageError), whole_file(folder / "failure.json") as unfinished:
+            unfinished.write_text(json.dumps(failure, indent=2) + "\n", encoding="utf-8")
         return worst
 
 
@@ -72,6 +80,30 @@ def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:
     return f"The run goes on where it was with: python train.py ckpt_path={last}"
 
 
+def mistake(error: BaseException) -> str:
+    """The one sentence for an error that the user or the machine made; empty for one of this project's."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return cannot_be_written(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        return (
+            "This needs more memory than the machine has: choose a smaller data.batch_size, network or number of draws."
+        )
+    return sentence(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else ""
+
+
+def leave_clean(folder: Path) -> None:
+    """Takes away what Hydra wrote into the folder of a run that ended before it began, and folders it left empty."""
+    if (folder / "config.yaml").exists():
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # a folder that holds anything else stays
+        (folder / "train.log").unlink(missing_ok=True)
+        for place in (folder, *folder.parents[:3]):
+            place.rmdir()
+
+
 def main() -> None:
     """Runs the command; a user's mistake is one sentence on stderr and exit status 1."""
     try:
@@ -83,20 +115,21 @@ def main() -> None:
     # Hydra then hands its errors on instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     listen()
+    logging.raiseExceptions = False  # a log line that finds the disk full is no traceback
     try:
         sys.argv += check_command(sys.argv[1:])
         try:
             job()
         finally:  # an interrupted sweep is summarised too
             summarise()
-    except UsageError as error:
-        sys.exit(str(error))
     except Stopped as end:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
             print(end.said, file=sys.stderr)
         sys.exit(end.status)
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(sentence(error))
+    except Exception as error:
+        if said := mistake(error):
+            sys.exit(said)
+        raise
 
 
 def summarise() -> None:

@@ -8,7 +8,6 @@ three times, over a few batches each; ratios are of neighbours in time.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import spread, where
 from datamodules.augment import FlipAndCrop
+from datamodules.errors import Arguments, whole_number
 from datamodules.loader import BatchLoader
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN
@@ -91,10 +91,10 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An epoch of CIFAR-10 against the usual training loop, on the CPU.")
-    parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--depth", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=3, help="timed in each round (default: %(default)s)")
+    parser = Arguments(description="An epoch of CIFAR-10 against the usual training loop, on the CPU.")
+    parser.add_argument("--filters", type=whole_number, default=64)
+    parser.add_argument("--depth", type=whole_number, default=7)
+    parser.add_argument("--batches", type=whole_number, default=3, help="timed in each round (default: %(default)s)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (5120, 3, 32, 32), np.uint8), rng.integers(0, 10, 5120)

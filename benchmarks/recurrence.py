@@ -7,7 +7,6 @@ common forms.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.common_forms import diagonal_layer, row_layer
 from benchmarks.timing import Run, matrix_rate, ratio, seconds, side_by_side, spread, where
+from datamodules.errors import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer
 from lightning_modules.pixelrnn.row_lstm import RowLayer
 
@@ -55,9 +55,9 @@ def with_engine(layer: nn.Module, engine: str, x: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="One recurrent layer, forward and backward, 32×32.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = Arguments(description="One recurrent layer, forward and backward, 32×32.")
+    parser.add_argument("--rounds", type=whole_number, default=5)
+    parser.add_argument("--device", type=device_here, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     rates = {name: matrix_rate(dtype, args.device) for name, dtype in
              [("float32", torch.float32), ("bfloat16", torch.bfloat16)]}  # fmt: skip

@@ -6,12 +6,12 @@ side by side in this process, three times; the full pass is timed alone and mult
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
 import torch
 
 from benchmarks.timing import ratio, side_by_side, spread, where
+from datamodules.errors import Arguments, whole_number
 from datamodules.spec import ImageSpec
 from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, PixelNet, RowLSTM
 from lightning_modules.pixelrnn.sampling import sample
@@ -21,11 +21,11 @@ NETWORKS = {network.__name__: network for network in (PixelCNN, RowLSTM, Diagona
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Incremental sampling against full passes, 32×32 RGB.")
-    parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = Arguments(description="Incremental sampling against full passes, 32×32 RGB.")
+    parser.add_argument("--hidden", type=whole_number, default=32)
+    parser.add_argument("--layers", type=whole_number, default=2)
+    parser.add_argument("--images", type=whole_number, default=16)
+    parser.add_argument("--rounds", type=whole_number, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     args = parser.parse_args()
     print(f"{args.images} images of 32×32×3, h = {args.hidden}, {args.layers} layers; {where()}\n")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.common_forms import diagonal_layer
 from benchmarks.timing import Run, ratio, side_by_side, spread, where
+from datamodules.errors import Arguments, device_here, whole_number
 from datamodules.spec import ImageSpec
 from lightning_modules.pixelrnn import DiagonalBiLSTM
 from lightning_modules.pixelrnn.stack import sub_pixel_nats
@@ -82,12 +83,12 @@ def in_fresh_process(run: Callable[[], float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A training step of a Diagonal BiLSTM, 32×32 RGB, 256 levels.")
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = Arguments(description="A training step of a Diagonal BiLSTM, 32×32 RGB, 256 levels.")
+    parser.add_argument("--hidden", type=whole_number, default=64)
+    parser.add_argument("--layers", type=whole_number, default=3)
+    parser.add_argument("--batch", type=whole_number, default=8)
+    parser.add_argument("--rounds", type=whole_number, default=5)
+    parser.add_argument("--device", type=device_here, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     times = side_by_side({" ".join(form): make_step(*form, args) for form in FORMS}, args.rounds)
     print(f"Diagonal BiLSTM, {args.layers} layers, h = {args.hidden}, batch {args.batch}, 32×32×3; {where()}\n")

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import seconds, spread, where
+from datamodules.errors import Arguments, whole_number
 from datamodules.spec import TextSpec
 from datamodules.text_loader import Streams
 from lightning_modules.char_lm import CharGRU, CharLSTM
@@ -110,10 +111,10 @@ def generation(network: type[RecurrentLM], args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Characters per second, training and generating.")
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--window", type=int, default=128)
+    parser = Arguments(description="Characters per second, training and generating.")
+    parser.add_argument("--hidden", type=whole_number, default=512)
+    parser.add_argument("--streams", type=whole_number, default=32)
+    parser.add_argument("--window", type=whole_number, default=128)
     args = parser.parse_args()
     print(f"Characters per second; one layer of {args.hidden}; {where()}\n")
     print(f"Training, batches of {args.streams} × {args.window}\n")

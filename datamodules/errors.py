@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UsageError(ValueError):
@@ -18,3 +21,28 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser of a tool's arguments whose mistakes are one sentence on stderr and exit status 1, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"{message.rstrip('.').replace(chr(10), ' ')}; --help shows what can be given.")
+
+
+def whole_number(text: str) -> int:
+    """An argument that is a whole number above 0."""
+    if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a whole number from 1 to 1,000,000")
+    return int(text)
+
+
+def device_here(text: str) -> str:
+    """An argument that is a device this machine has."""
+    import torch
+
+    if text != "cpu" and not (text == "cuda" and torch.cuda.is_available()):
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}, but this machine has cpu{' and cuda' * torch.cuda.is_available()}"
+        )
+    return text

@@ -21,13 +21,15 @@ REFUSALS = (
 def whole_file(path: Path) -> Iterator[Path]:
     """A hidden file beside `path` to write to, with the same ending; it takes the name `path` once it is on the disk.
 
-    Whatever goes wrong, `path` stays as it was, and nothing is left beside it but by a killed process.
+    The folder is made if need be. Whatever goes wrong, `path` stays as it was, and nothing is left beside it but by a
+    killed process.
 
     Raises:
         UsageError: the disk is full, or the folder cannot be written.
     """
     unfinished = path.with_name(f".{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file

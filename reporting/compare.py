@@ -6,25 +6,23 @@ a bootstrap interval, their curves, and what their task adds. Every run is compa
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from hydra.utils import get_class
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 
-from datamodules.errors import UsageError
+from datamodules.errors import Arguments, UsageError
 from lightning_modules.base import ComparedRun, Task
 from reporting.figures import read_curves, save
 from reporting.report import Section, number, page, write_text
 from running.check import CONF
+from running.folder import read_predictions, read_run
 
 RESAMPLES = 2000
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
@@ -37,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> Path:
     Raises:
         UsageError: the runs cannot be compared.
     """
-    parser = argparse.ArgumentParser(prog="python -m reporting.compare", description="Runs side by side, on one page.")
+    parser = Arguments(prog="python -m reporting.compare", description="Runs side by side, on one page.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder; the others are set against it"
     )
@@ -49,7 +47,6 @@ def main(words: Sequence[str] | None = None) -> Path:
     with TemporaryDirectory() as folder:
         text = comparison_page(runs, task, Path(folder))
         title = f"{runs[0].config.choices.task} on {runs[0].config.choices.data}: {len(runs)} runs compared"
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         return write_text(args.output, page(title, f"# {title}\n\n{text}", Path(folder)))
 
 
@@ -69,12 +66,8 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
                     f"'{folder}' holds no {file}: give the folder of a run that was tested, in one process; "
                     f"`python train.py stages=[test] ckpt_path={folder} hydra.run.dir={folder}` tests it."
                 )
-        try:
-            config = OmegaConf.load(folder / "config.yaml")
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            predictions = dict(np.load(folder / "predictions.npz"))
-        except (ValueError, OSError, BadZipFile, EOFError) as error:
-            raise UsageError(f"'{folder}' is damaged ({error}): test the run anew.") from error
+        config, metrics = read_run(folder)
+        predictions = read_predictions(folder)
         found.append(ComparedRun("", folder, config, metrics, predictions))
     return [run._replace(name=name) for run, name in zip(found, names(found), strict=True)]
 
@@ -114,10 +107,10 @@ def task_of(run: ComparedRun) -> type[Task]:
     Raises:
         UsageError: it has no such task.
     """
-    file = CONF / "task" / f"{run.config.choices.task}.yaml"
-    if not file.is_file():
-        raise UsageError(f"'{run.folder}' is of task={run.config.choices.task}, which this checkout does not have.")
-    return get_class(OmegaConf.load(file).task.module._target_)
+    files = {file.stem: file for file in (CONF / "task").glob("*.yaml")}
+    if (name := str(run.config.choices.task)) not in files:
+        raise UsageError(f"'{run.folder}' is of task={name}, which this checkout does not have: compare it in its own.")
+    return get_class(OmegaConf.load(files[name]).task.module._target_)
 
 
 def comparison_page(runs: Sequence[ComparedRun], task: type[Task], folder: Path) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from datamodules.files import whole_file
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -79,8 +81,6 @@ def save_curves(path: Path, metrics_csv: Path, metrics: Sequence[str]) -> bool:
 
 def save(figure: plt.Figure, path: Path) -> None:
     """Writes a figure, whole or not at all, and closes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png", dpi=110, bbox_inches="tight")
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    unfinished.replace(path)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from markdown import markdown
 
+from datamodules.files import whole_file
+
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -92,8 +94,7 @@ def page(title: str, text: str, folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes a file beside itself and renames it into place; returns its path."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    """Writes a file, whole or not at all; returns its path."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return path

@@ -7,6 +7,7 @@ results/NAME: its config.yaml without the paths of the machine it ran on, its me
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from datamodules.errors import UsageError
 from reporting.published import Figure, published_figures
 from reporting.report import write_text
+from running.folder import read_run
 from running.sweep import leaves
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -31,7 +34,10 @@ validation data. Minutes are of training alone, wall clock, on a machine that of
 
 def keep(run: Path, kept: Path, figures: list[str]) -> None:
     """Copies what a run left into results/; figures are names of files in its figures/ folder."""
-    config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    config = OmegaConf.to_container(read_run(run)[0])
+    for name in figures:
+        if not (run / "figures" / name).is_file():
+            raise UsageError(f"'{run}' has no figure {name!r}: give names of files in its figures/.")
     for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
         config[part] = {key: value for key, value in config[part].items() if key not in keys}
     for name in {"command", "went on with"} & config["provenance"].keys():
@@ -65,7 +71,7 @@ def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]
     """(name, configuration, metrics) of each kept run, by name."""
     found = []
     for metrics in sorted(results.rglob("metrics.json")):
-        config = OmegaConf.to_container(OmegaConf.load(metrics.with_name("config.yaml")))
+        config = OmegaConf.to_container(read_run(metrics.parent)[0])
         name = metrics.parent.relative_to(results).as_posix()
         found.append((name, config, json.loads(metrics.read_text(encoding="utf-8"))))
     return found
@@ -153,7 +159,20 @@ def row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def main(given: Sequence[str]) -> None:
+    """A mistake is one sentence on stderr and exit status 1."""
+    try:
+        if len(given) == 1:
+            raise UsageError("Say under which name to keep the run: python -m reporting.results RUN NAME [FIGURE …]")
+        if given:
+            name = given[1]
+            if not re.fullmatch(r"[\w-]+(/[\w-]+)*", name):
+                raise UsageError(f"{name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
+            keep(Path(given[0]), REPOSITORY / "results" / name, given[2:])
+        print(write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results")))
+    except UsageError as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        keep(Path(sys.argv[1]), REPOSITORY / "results" / sys.argv[2], sys.argv[3:])
-    print(write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results")))
+    main(sys.argv[1:])

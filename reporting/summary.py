@@ -6,7 +6,6 @@ A sweep writes it by itself when it ends, also when it is interrupted.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UsageError
+from datamodules.errors import Arguments, UsageError
 from reporting.published import text
 from reporting.report import page, write_text
 from reporting.runs import Setting, Summary, read_summaries, with_interval
@@ -106,7 +105,7 @@ def csv_row(summary: Summary, setting: Setting) -> dict[str, Any]:
 
 
 def main(words_given: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
+    parser = Arguments(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="+", type=Path, help="a sweep's folder, or any folder that holds runs")
     parser.add_argument("--to", type=Path, help="where the summary goes; needed for several folders")
     given = parser.parse_args(words_given)

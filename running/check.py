@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,18 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError, did_you_mean
+from running.limits import KINDS, LIMITS, NULL_KINDS, NULLABLE, OPTIONAL
 from running.sweep import check_same
+from running.targets import CONF, check_calls, check_hydra
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-# What a value must be, by its default's type. A text may be given as a number (precision=16), a fraction as a whole.
-KINDS = {
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    float: ((int, float), "a number"),
-    str: ((str, int, float), "a word"),
-}
-ANY_KIND = ("trainer.devices", "trainer.deterministic", "trainer.val_check_interval")  # Lightning takes several kinds
-NULLABLE = ("patience", "model.layers", "trainer.gradient_clip_val")
 MANY_JOBS = 12  # composing one takes a quarter of a second
 # What choices of Hydra's groups are installed by.
 EXTRAS = {
@@ -37,6 +31,15 @@ EXTRAS = {
     ("hydra/launcher", "submitit_local"): "parallel",
     ("hydra/launcher", "submitit_slurm"): "parallel",
 }
+RESERVED = ("barebones", "callbacks", "default_root_dir", "enable_checkpointing", "enable_progress_bar",
+            "fast_dev_run", "logger", "plugins")  # fmt: skip
+ONE_OR_MORE = ("data.size", "task.module.temperature", "stages")  # lists that have a say of their own on what is none
+PUBLISHED = {"source", "data", "split", "figures"}
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence, as a command would write it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
@@ -54,6 +57,8 @@ def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
             f"There is no option '{key}'{did_you_mean(key, known_keys)}: "
             f"`python train.py --help` lists them all, and +{key}=… would add it."
         )
+    if isinstance(error, OmegaConfBaseException) and "is not in struct" in text:
+        return f"The option '{error.full_key or error.key}' is missing, and a run needs it: do not take it away with ~."
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"The option '{error.full_key}' is wrong: {text.splitlines()[0]}."
     return f"The command cannot be read: {text.splitlines()[0].rstrip('.')}; `python train.py --help` shows how."
@@ -95,41 +100,63 @@ def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
     for override in overrides:
         key = override.key_or_group
         usual, given = OmegaConf.select(default, key), OmegaConf.select(config, key)
-        if (
-            key.startswith("hydra.")
-            or key in ANY_KIND
-            or type(usual) not in KINDS
-            or (given is None and key in NULLABLE)
-        ):
+        if key.startswith("hydra.") or key in LIMITS or (given is None and key in NULLABLE):
             continue
-        kinds, name = KINDS[type(usual)]
-        if not isinstance(given, kinds) or (isinstance(given, bool) and type(usual) is not bool):
+        if OmegaConf.is_dict(usual) and not OmegaConf.is_dict(given):
             raise UsageError(
-                f"{key} is {'null' if given is None else repr(given)}, but it must be {name}, such as {usual}."
+                f"{key} is {shown(given)}, but it has options of its own: give {key}.{next(iter(usual))}=…."
             )
+        if OmegaConf.is_list(usual) and not OmegaConf.is_list(given) and key not in ONE_OR_MORE:
+            raise UsageError(f"{key} is {shown(given)}, but it must be a list, such as {key}=[].")
+        kind = NULL_KINDS.get(key) if usual is None else type(usual)
+        if kind not in KINDS or (given is None and usual is None):
+            continue
+        kinds, name = KINDS[kind]
+        example = usual if isinstance(usual, str) else shown(usual)
+        if isinstance(given, float) and not math.isfinite(given):
+            raise UsageError(f"{key} is {given}, but it must be {name} that is finite.")
+        if not isinstance(given, kinds) or (isinstance(given, bool) and kind is not bool):
+            raise UsageError(f"{key} is {shown(given)}, but it must be {name}, such as {example}.")
 
 
 def check_config(config: DictConfig, model: str, task: str) -> None:
-    """Raises UsageError when the model is not the task's, a stage does not exist or has nothing to run on, or the seed
-    is out of range."""
-    if not 0 <= config.seed < 2**32:
-        raise UsageError(f"seed is {config.seed}, but it must be a whole number from 0 to {2**32 - 1}.")
+    """Raises UsageError when the model is not the task's, a stage does not exist or has nothing to run on, or a number
+    is outside its limits."""
+    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    check_calls(OmegaConf.to_container(own), "The configuration")
+    for key, (possible, name) in LIMITS.items():
+        group, _, option = key.rpartition(".")
+        if group in OPTIONAL and option not in (OmegaConf.select(config, group) or {}):
+            continue
+        if not possible(value := OmegaConf.select(config, key)):
+            raise UsageError(f"{key} is {shown(value)}, but it must be {name}.")
+    for key in RESERVED:
+        if key in config.trainer:
+            raise UsageError(f"trainer.{key} is the run's own to set: leave it out.")
+    for entry in config.published:
+        if not OmegaConf.is_dict(entry) or not entry.keys() >= PUBLISHED or not OmegaConf.is_dict(entry.figures):
+            raise UsageError(f"published holds {entry}, but each entry must have {', '.join(sorted(PUBLISHED))}.")
     if model not in config.task.models:
         models = ", ".join(config.task.models)
         raise UsageError(f"model={model} is no network of task={task}: choose one of {models}.")
     stages, known = config.stages, [*config.task.stages, *config.task.get("other_stages", [])]
     if not OmegaConf.is_list(stages) or not stages:
-        raise UsageError(f"stages is {stages!r}, but it must be a list, such as stages=[{known[0]}].")
+        raise UsageError(f"stages is {shown(stages)}, but it must be a list, such as stages=[{known[0]}].")
     for stage in stages:
         if stage not in known:
             raise UsageError(f"There is no stage '{stage}' in task={task}: choose from {', '.join(known)}.")
+    if len(set(stages)) < len(stages):
+        raise UsageError(f"stages=[{','.join(stages)}] names a stage twice: leave one out.")
     if stages[0] != "fit" and config.ckpt_path is None:
         raise UsageError(f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, or put fit first.")
-    for key in ("max_epochs", "limit_train_batches"):
-        if config.trainer[key] <= 0:
-            raise UsageError(f"trainer.{key} is {config.trainer[key]}, but it must be above 0.")
     if config.ckpt_path is not None:
         find_checkpoint(config.ckpt_path, to_resume="fit" in stages)
+
+
+def check_new_folder(folder: Path, stages: Sequence[str]) -> None:
+    """Raises UsageError when a new training would mix its files with an earlier run's."""
+    if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
+        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
 
 
 def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
@@ -146,6 +173,11 @@ def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
     return path
 
 
+def misread(message: str) -> NoReturn:
+    """What Hydra's parser calls on an unknown flag."""
+    raise UsageError(f"The command cannot be read: {message}; `python train.py --help` shows how.")
+
+
 def check_command(argv: Sequence[str]) -> list[str]:
     """Checks the command's words; returns the words to add to them.
 
@@ -156,8 +188,13 @@ def check_command(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a mistake found without running anything.
     """
-    args = get_args_parser().parse_args(list(argv))
-    if args.help or args.hydra_help or args.cfg or args.info or args.config_dir or args.config_path:
+    parser = get_args_parser()
+    parser.error = misread
+    args = parser.parse_args(list(argv))
+    for name in ("config_dir", "config_path", "config_name", "experimental_rerun"):
+        if getattr(args, name, None) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} cannot be used: put your files into {CONF}, a group each.")
+    if args.help or args.hydra_help or args.cfg or args.info:
         return []
     try:
         overrides = OverridesParser.create().parse_overrides(args.overrides)
@@ -180,6 +217,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
             first = compose_config([word for word in words if word.startswith(("ckpt_path=", "stages="))])
             added = [] if first.ckpt_path is None else words_of_checkpoint(first, args.overrides, multirun)
         config = compose_config([*added, *words])
+        check_hydra(OmegaConf.to_container(config.hydra), "The configuration")
         check_kinds(config, [*added, *words])
         check_config(config, config.hydra.runtime.choices.model, config.hydra.runtime.choices.task)
         if not basic and (config.trainer.devices != 1 or "ddp" in config.trainer.strategy):
@@ -189,6 +227,8 @@ def check_command(argv: Sequence[str]) -> list[str]:
             )
         if own_folder and multirun and basic and config.ckpt_path is None:
             check_job_folder(config, number)
+        if not multirun and config.ckpt_path is None and any(word.startswith("hydra.run.dir=") for word in words):
+            check_new_folder(Path(config.hydra.run.dir), config.stages)  # before Hydra writes into it
     over_tasks = any(override.key_or_group == "task" and override.is_sweep_override() for override in overrides)
     if over_tasks and not own_folder:
         added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it

@@ -7,15 +7,21 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from reporting.report import write_text
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy")
@@ -82,6 +88,35 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 def write_predictions(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """predictions.npz: one row for each item tested."""
-    unfinished = folder / ".predictions.npz"
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(folder / "predictions.npz")
+    with whole_file(folder / "predictions.npz") as unfinished:
+        np.savez_compressed(unfinished, **arrays)
+
+
+def read_predictions(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz; nothing in the file can run code.
+
+    Raises:
+        UsageError: it is damaged, or holds Python objects.
+    """
+    path = folder / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return dict(loaded)
+    except (ValueError, OSError, BadZipFile, EOFError, zlib.error, KeyError, AttributeError) as error:
+        raise UsageError(f"'{path}' is damaged, or no file of predictions: test the run anew.") from error
+
+
+def read_run(folder: Path) -> tuple[DictConfig, dict[str, float]]:
+    """config.yaml and metrics.json of a finished run.
+
+    Raises:
+        UsageError: one is missing or damaged.
+    """
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not {"choices", "provenance"} <= config.keys():
+            raise ValueError
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, AttributeError) as error:
+        raise UsageError(f"'{folder}' holds no finished run, or a damaged one: give a run's folder.") from error
+    return config, metrics

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
-from functools import cache
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from hydra.utils import instantiate
@@ -19,6 +19,13 @@ from datamodules.errors import UsageError
 from datamodules.files import whole_file
 from datamodules.spec import Spec, spec_from_dict
 from running.check import CONF, find_checkpoint
+from running.targets import check_calls
+
+KINDS = {
+    "config": dict, "spec": dict, "state_dict": dict, "metrics": dict, "loader_place": dict, "seconds": float,
+    "global_step": int, "epoch": int,
+}  # fmt: skip
+CONFIG_KEYS = {"choices", "data", "model", "optimizer", "paths", "scheduler", "seed", "stages", "task", "trainer"}
 
 
 class LoadedRun(NamedTuple):
@@ -39,9 +46,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
+        with whole_file(Path(path)) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 
 
@@ -52,36 +57,51 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UsageError: the file is no such checkpoint, or is damaged.
     """
     try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged is not None:
+            raise BadZipFile(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, OSError) as error:
-        raise UsageError(f"'{path}' cannot be read as a checkpoint: it is damaged, or something else.") from error
-    if not isinstance(checkpoint, dict) or not {"config", "spec", "state_dict"} <= checkpoint.keys():
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # a damaged file makes its parser raise almost anything
+        raise UsageError(
+            f"'{path}' cannot be read as a checkpoint: it is damaged or no checkpoint ({reason(error)}); give another."
+        ) from error
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), kind) for k, kind in KINDS.items()):
         raise UsageError(f"'{path}' is no checkpoint of this project: it holds no config and spec.")
-    check_targets(checkpoint["config"], path)
+    config = checkpoint["config"]
+    if not config.keys() >= CONFIG_KEYS or not all(isinstance(config[key], dict) for key in ("choices", "paths")):
+        raise UsageError(f"'{path}' is no checkpoint of this project: its config is not one.")
+    check_calls(config, f"'{path}'")
+    for group in ("task", "model", "data"):  # they become words of a command
+        choice = str(config["choices"].get(group))
+        if not re.fullmatch(r"\w+", choice) or not (CONF / group / f"{choice}.yaml").is_file():
+            raise UsageError(f"'{path}' was trained with {group}={choice}, which this checkout does not have.")
+    try:
+        spec_from_dict(checkpoint["spec"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise UsageError(f"'{path}' is no checkpoint of this project: its spec is not one.") from error
     return checkpoint
 
 
-def check_targets(config: Any, path: Path) -> None:
-    """Raises UsageError when a checkpoint's configuration names code that no file of conf/ names."""
-    if foreign := sorted(set(targets_of(config)) - known_targets()):
-        raise UsageError(f"'{path}' asks to run {foreign[0]}, which no configuration of this project names: refused.")
+def reason(error: Exception) -> str:
+    """What torch's refusal of a pickled object comes to, or the error's name."""
+    if isinstance(error, pickle.UnpicklingError) and (asked := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        return f"it asks for {asked[1]}, which is code"
+    return type(error).__name__
 
 
-@cache
-def known_targets() -> frozenset[str]:
-    """Every `_target_` in conf/."""
-    files = (OmegaConf.to_container(OmegaConf.load(file)) for file in CONF.rglob("*.yaml"))
-    return frozenset(target for file in files for target in targets_of(file))
-
-
-def targets_of(node: Any) -> list[str]:
-    """Every `_target_` in nested containers."""
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in targets_of(value)]
-    if isinstance(node, list):
-        return [target for value in node for target in targets_of(value)]
-    return []
+def load_weights(module: nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Raises UsageError when a checkpoint's weights are of another network."""
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
+        raise UsageError(
+            f"The weights in '{path}' are of another network ({lines[min(1, len(lines) - 1)]}): leave out words that "
+            "change the network."
+        ) from error
 
 
 def load_run(folder_or_checkpoint: str | Path) -> LoadedRun:
@@ -90,10 +110,11 @@ def load_run(folder_or_checkpoint: str | Path) -> LoadedRun:
     Raises:
         UsageError: there is no checkpoint, or it is damaged.
     """
-    checkpoint = read_checkpoint(find_checkpoint(folder_or_checkpoint))
+    path = find_checkpoint(folder_or_checkpoint)
+    checkpoint = read_checkpoint(path)
     config, spec = OmegaConf.create(checkpoint["config"]), spec_from_dict(checkpoint["spec"])
     network = instantiate(config.model, spec=spec)
     prefix = "network."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    network.load_state_dict(weights)
+    load_weights(network, weights, path)
     return LoadedRun(network.eval(), spec, config)

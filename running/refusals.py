@@ -23,12 +23,23 @@ def check_devices(trainer: DictConfig) -> None:
         raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
 
 
-def check_validation_interval(trainer: DictConfig, batches: int) -> None:
-    """Raises UsageError when an epoch of so many batches, or what its limit leaves, ends before a validation."""
+def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
+    """Raises UsageError when an epoch ends before its first validation, or a fraction of a split is less than a batch.
+
+    Args:
+        trainer: its settings.
+        batches: of each split, train, val and test.
+    """
+    for split, number in batches.items():
+        share = trainer[f"limit_{split}_batches"]
+        if isinstance(share, float) and 0 < share * number < 1:
+            raise UsageError(
+                f"trainer.limit_{split}_batches is {share} of {number} batches, less than one: choose more."
+            )
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if isinstance(interval, int) and interval > batches:
-        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {batches}: choose fewer.")
+    epoch = min(batches["train"], limit) if isinstance(limit, int) else int(batches["train"] * limit)
+    if isinstance(interval, int) and interval > epoch:
+        raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {epoch}: choose fewer.")
 
 
 def check_resumable(config: DictConfig, before: DictConfig) -> None:
@@ -55,9 +66,3 @@ def check_holds_all(checkpoint: dict[str, Any], path: Path) -> None:
             f"'{path}' was written by an earlier version, without random states: its weights can be tested, but the "
             "run goes on only with the commit that its config.yaml names."
         )
-
-
-def check_new_folder(folder: Path, stages: list[str]) -> None:
-    """Raises UsageError when a new training would mix its files with an earlier run's."""
-    if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
-        raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")

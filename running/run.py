@@ -29,24 +29,20 @@ from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
 from running.callbacks import ProgressLines, Record, ValidateLastStep
-from running.check import find_checkpoint
+from running.check import check_new_folder, find_checkpoint
 from running.curves import CurvesLogger
 from running.going_on import GoOn, StopGently
-from running.load import WholeCheckpoints, read_checkpoint
+from running.load import WholeCheckpoints, load_weights, read_checkpoint
 from running.numbers import FiniteSteps
 from running.precision import resolve_precision
-from running.refusals import (
-    check_devices,
-    check_holds_all,
-    check_new_folder,
-    check_resumable,
-    check_validation_interval,
-)
+from running.refusals import check_batches, check_devices, check_holds_all, check_resumable
 from running.stopped import Stopped
 from running.sweep import leaves
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=L.Callback)
+# What Lightning, torch and Python raise of settings that cannot be.
+WRONG = (TypeError, ValueError, ImportError, ZeroDivisionError, MisconfigurationException)
 
 
 @dataclass
@@ -122,7 +118,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     attempt("optimizer and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
     module = build("task.module", config.task.module, network=network, optimizer=optimizer, scheduler=scheduler)
     if checkpoint:
-        module.load_state_dict(checkpoint["state_dict"])
+        load_weights(module, checkpoint["state_dict"], path)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     if datamodule.note:
         log.info("data: %s", datamodule.note)
@@ -159,11 +155,17 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         enable_progress_bar=interactive(),
         default_root_dir=folder,
     )
-    check_validation_interval(config.trainer, len(datamodule.train_dataloader()))
+    check_batches(config.trainer, batches_of(datamodule))
     if trainer.is_global_zero:
         files.write_config(folder, OmegaConf.to_container(config, resolve=True))
     figures = figures_of(checkpoint) if checkpoint else {}
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
+
+
+def batches_of(datamodule: Any) -> dict[str, int]:
+    """How many batches each split has; of several loaders the fewest."""
+    loaders = {split: getattr(datamodule, f"{split}_dataloader")() for split in ("train", "val", "test")}
+    return {split: min(map(len, made if isinstance(made, list) else [made])) for split, made in loaders.items()}
 
 
 def figures_of(checkpoint: dict[str, Any]) -> dict[str, float]:
@@ -184,13 +186,25 @@ def attempt(group: str, make: Callable[[], Any]) -> Any:
     """
     try:
         return make()
-    except (InstantiationException, TypeError, ValueError, MisconfigurationException) as error:
+    except (InstantiationException, RuntimeError, OverflowError, MemoryError, *WRONG) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UsageError):
             raise cause from None
-        if not isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
+        if not isinstance(cause, WRONG) and not too_large(cause):
             raise
-        raise UsageError(f"These {group} settings cannot work: {str(cause).splitlines()[0]}") from error
+        said = str(cause).split(". ")[0].splitlines()[0].rstrip(".:!")
+        said = "they need more memory than there is" if too_large(cause) else said
+        raise UsageError(
+            f"These {group} settings cannot work: {said}; `python train.py --help` shows the usual."
+        ) from error
+
+
+def too_large(error: BaseException | None) -> bool:
+    """Do these sizes ask for more memory than any machine, or this one, has?"""
+    words = ("allocate", "overflow", "too large", "too many elements", "numel")
+    return isinstance(error, (RuntimeError, OverflowError, MemoryError)) and any(
+        word in f"{type(error).__name__} {error}".lower() for word in (*words, "memory")
+    )
 
 
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:

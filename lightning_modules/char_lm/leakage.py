@@ -6,7 +6,6 @@ there. Every figure is of windows of equal length from a zero state, of the weig
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib import pyplot as plt
-from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
 from reporting.figures import save
 from reporting.report import write_text
+from running.folder import read_run
 
 SPLITS = ("temporal", "random")
 CLAIMS = """One course project says that a random split gives misleadingly high figures; another's table gives it 7.6 %
@@ -52,7 +51,7 @@ def read_results(folder: Path) -> list[Result]:
     """
     results, kinds = [], set()
     for path in sorted(folder.glob("*/metrics.json")):
-        config, metrics = OmegaConf.load(path.with_name("config.yaml")), json.loads(path.read_text(encoding="utf-8"))
+        config, metrics = read_run(path.parent)
         if "test/loss_reset" not in metrics or config.choices.task != "char_lm":
             continue
         names = ("train/{}", "val/{}", "test/{}_reset")
@@ -155,8 +154,13 @@ def main(words: Sequence[str]) -> None:
     print(text)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """A mistake is one sentence on stderr and exit status 1."""
     try:
         main(sys.argv[1:])
     except UsageError as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    command()

@@ -27,6 +27,7 @@ from reporting.report import Section, write_text
 
 log = logging.getLogger(__name__)
 
+MOST = 1_000_000  # characters, and texts
 MEANS = ("train", "val", *SCORINGS)
 
 
@@ -228,8 +229,8 @@ def check_generation(
 ) -> None:
     """Raises UsageError when one of these cannot be."""
     for name, value in [("length", length), ("draws", draws), ("top_k", 1 if top_k is None else top_k)]:
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"task.module.{name} is {value!r}, but it must be a whole number, 1 or more.")
+        if not isinstance(value, int) or not 1 <= value <= MOST:
+            raise UsageError(f"task.module.{name} is {value!r}, but it must be a whole number from 1 to {MOST}.")
     for value in temperatures:
         if not isinstance(value, (int, float)) or not value > 0 or not math.isfinite(value):
             raise UsageError(f"task.module.temperature is {value!r}, but it must be above 0.")

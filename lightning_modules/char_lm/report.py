@@ -24,6 +24,7 @@ from lightning_modules.char_lm.figures import (
 )
 from lightning_modules.char_lm.recurrent import RecurrentLM
 from reporting.report import Section
+from running.folder import read_predictions
 
 PAGE_TOKENS = 1800  # of the page coloured by surprisal
 UNIT_TOKENS, UNITS, UNIT_SAMPLE = 400, 4, 8000  # shown for each unit; units; read to choose them
@@ -40,8 +41,7 @@ def report_sections(network: RecurrentLM, run: Any) -> list[Section]:
         sections.append(Section("Generated text", generated_text(drawn)))
         sections.append(quotation_section(network, run, drawn))
     if (run.folder / "predictions.npz").exists():
-        with np.load(run.folder / "predictions.npz") as loaded:
-            tested = dict(loaded)
+        tested = read_predictions(run.folder)
         sections += [
             surprise_section(network, run, tested),
             groups_section(network, run, tested),

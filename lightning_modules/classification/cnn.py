@@ -39,6 +39,8 @@ class CNN(Classifier):
         super().__init__(spec, "The CNN")
         require_least(1, filters=filters, depth=depth)
         require_share(dropout=dropout)
+        if depth > 100:
+            raise UsageError(f"model.depth is {depth}, but no image allows more than 100.")
         self.smallest = 2 ** ((depth - 1) // 2)
         self.sizes = f"at least {self.smallest}×{self.smallest}"
         if not self.takes(spec.height, spec.width):

@@ -76,6 +76,10 @@ class Classification(Task):
         for name, value in {"label_smoothing": label_smoothing, "average": average, "early_part": early_part}.items():
             if not 0 <= value < 1:
                 raise UsageError(f"task.module.{name} is {value}, but it must be from 0 up to, not including, 1.")
+        if not norm_bias_lr >= 0:
+            raise UsageError(f"task.module.norm_bias_lr is {norm_bias_lr}, but it must be 0 or more.")
+        if early_size > 4096:
+            raise UsageError(f"task.module.early_size is {early_size}, but it must be 4096 or less.")
         if initialisation not in ("default", "whitened"):
             raise UsageError(f"task.module.initialisation is {initialisation}: choose default or whitened.")
         if initialisation == "whitened" and not hasattr(network, "whiten_"):

@@ -16,6 +16,7 @@ from lightning_modules.classification.analysis import (
 from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
 from lightning_modules.classification.network import Classifier, Shown
 from reporting.report import Section
+from running.folder import read_predictions
 
 MISTAKES = 24
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -28,7 +29,7 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
         note = "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout." + note
     sections = [Section("Accuracy", accuracy_table(run) + note)]
     if (run.folder / "predictions.npz").exists():
-        predictions = np.load(run.folder / "predictions.npz")
+        predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
     return [*sections, *network.sections(shown_of(run, shown_images))]
 

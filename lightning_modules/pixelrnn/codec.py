@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from lightning_modules.pixelrnn.sampling import fill
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 
@@ -57,10 +58,9 @@ def compress(network: AutoregressiveNetwork, images: Tensor, labels: Tensor, pat
     with on_the_cpu_in_float32(network, header["threads"]):
         fill(network, torch.zeros_like(images).long(), 0, labels, choose, "encoding rows")
     text = json.dumps(header, separators=(",", ":")).encode()
-    unfinished = path.with_name(f".{path.name}")
     words = encoder.get_compressed().astype("<u4").tobytes()
-    unfinished.write_bytes(MAGIC + len(text).to_bytes(4, "little") + text + words)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(MAGIC + len(text).to_bytes(4, "little") + text + words)
 
 
 def decompress(network: AutoregressiveNetwork, path: Path) -> Tensor:

@@ -24,6 +24,7 @@ from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 from reporting.figures import image_grid, save_grids
 from reporting.report import Section
 
+MOST = 1_000_000  # images of any kind
 Batch = tuple[Tensor, Tensor]
 
 
@@ -68,8 +69,8 @@ class PixelRNN(Task):
         check_temperature(temperature)
         for name, value, least in [("samples", samples, 1), ("completions", completions, 1), ("draws", draws, 1),
                                    ("snapshots", snapshots, 0), ("compressed", compressed, 1)]:  # fmt: skip
-            if value < least:
-                raise UsageError(f"task.module.{name} is {value}, but it must be {least} or more.")
+            if not least <= value <= MOST:
+                raise UsageError(f"task.module.{name} is {value}, but it must be from {least} to {MOST}.")
         if label is not None and not network.class_biases:
             raise UsageError(f"task.module.label={label} needs a network trained with model.conditional=true.")
         if label is not None and not 0 <= label < network.spec.classes:
@@ -117,7 +118,6 @@ class PixelRNN(Task):
         folder, step = Path(self.trainer.default_root_dir) / "snapshots", self.trainer.global_step
         if not self.snapshots or not self.trainer.is_global_zero or step < 2 * max(snapshots_in(folder), default=0.5):
             return
-        folder.mkdir(exist_ok=True)
         drawn = self._draw(self.snapshots)
         save_array(folder / f"step_{step:07d}.npy", drawn)
         self._show_on_board(self.trainer, drawn, step - 1)  # as Lightning numbers this validation's figures

@@ -16,6 +16,7 @@ from lightning_modules.pixelrnn.figures import save_pixel_bits, save_receptive_f
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 from reporting.figures import save_grids
 from reporting.report import Section
+from running.folder import read_predictions
 
 FIELD_IMAGES = 16  # test images over which the receptive field is averaged
 
@@ -41,7 +42,7 @@ def report_sections(network: AutoregressiveNetwork, run: Any) -> list[Section]:
     if "compress/images" in run.metrics:
         sections.append(Section("Lossless compression", compression_table(run.metrics)))
     if (run.folder / "predictions.npz").exists():
-        bits = np.load(run.folder / "predictions.npz")["pixel_nats"] / math.log(2)
+        bits = read_predictions(run.folder)["pixel_nats"] / math.log(2)
         save_pixel_bits(figures / "pixel_bits.png", bits)
         text = "Mean bits spent on each pixel of the test images, all its colours together: where the surprise is."
         sections.append(Section("Bits per pixel", text, "figures/pixel_bits.png"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -124,5 +125,5 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) 
 
 def check_temperature(temperature: float) -> None:
     """Raises UsageError when nothing can be drawn at such a temperature."""
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise UsageError(f"The temperature is {temperature}, but it must be above 0.")

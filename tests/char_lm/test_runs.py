@@ -161,26 +161,6 @@ def test_without_a_prompt_the_texts_own_first_line_is_it(run, text):
     assert drawn[0]["prompt"] == text.read_text().split("\n")[0] + "\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (['prompt="Zu sein é"'], "'Zu sein é' has 'Z', 'é', which the text this network is trained on does not have"),
-        (['prompt=""'], "prompt is empty"),
-        (["task.module.temperature=[0.5,0]"], "task.module.temperature is 0, but it must be above 0"),
-        (["task.module.top_p=1.5"], "task.module.top_p is 1.5"),
-        (["task.module.top_k=0"], "task.module.top_k is 0"),
-        (["task.module.length=0"], "task.module.length is 0"),
-        (["task.module.temperature=[]"], "an empty list"),
-        (["task.module.forget=2"], "task.module.forget is 2"),
-    ],
-)
-def test_what_cannot_be_generated_is_one_sentence(words, message, run, tmp_path):
-    given = ["stages=[generate]", f"ckpt_path={run}", *words]
-    with pytest.raises(UsageError) as found:
-        by_command(given, tmp_path)
-    assert message in str(found.value)
-
-
 def test_another_text_is_not_put_on_a_checkpoint(run, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("Quite another text. " * 50)

@@ -122,7 +122,7 @@ def test_what_is_no_run_is_refused(two_runs, tmp_path):
     (untested / "predictions.npz").unlink()
     refused([two_runs[0], untested], r"holds no predictions.npz: .*stages=\[test\]")
     (untested / "predictions.npz").write_bytes(b"PK\x03\x04 cut")
-    refused([two_runs[0], untested], "untested' is damaged")
+    refused([two_runs[0], untested], r"predictions\.npz' is damaged")
 
 
 def test_a_mistake_is_one_sentence_and_no_traceback(tmp_path, monkeypatch):
