@@ -70,7 +70,7 @@ def prepared() -> None:
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))
-@settings(max_examples=40, **SLOW)
+@settings(max_examples=20, **SLOW)
 @given(data=st.data())
 def test_any_value_of_any_number_works_or_is_one_sentence(task, data, tmp_path_factory):
     key = data.draw(st.sampled_from(numeric_keys(task)))
