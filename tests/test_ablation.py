@@ -113,7 +113,8 @@ def test_an_ablation_as_a_user_runs_it(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "sweep/summary.md").read_text()
     assert "3 runs: 3 finished." in page and "## Stage by stage" in page
-    rows = [line for line in page.splitlines() if line.startswith(("| 0 |", "| 1 |", "| 2 |", "| 3 |"))]
+    section = page.split("## Stage by stage")[1].split("## Settings")[0]
+    rows = [line for line in section.splitlines() if line.startswith(("| 0 |", "| 1 |", "| 2 |", "| 3 |"))]
     assert len(rows) == 4 and sum("←" in row for row in rows) == 2
     again = train(*words, folder=tmp_path)
     assert again.stdout.count("done before") == 3
