@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, read_write
 
 from datamodules.errors import UsageError
 
@@ -39,7 +39,7 @@ def of_one_run(config: DictConfig, folder: Path) -> Iterator[None]:
         if config.ckpt_path is not None:
             own.append(f"ckpt_path='{config.ckpt_path}'")
         sys.argv = [argv[0], *own, "hydra.mode=RUN"]
-        with open_dict(hydra_config):
+        with read_write(hydra_config):
             hydra_config.run.dir = str(folder)  # Lightning adds it to the words
     try:
         yield

@@ -18,6 +18,7 @@ from tests.test_command import train
 
 WORDS = ["model=pixelcnn", "model.hidden=4", "model.layers=1", "stages=[fit]", "patience=null", "hydra.run.dir=run"]
 WORDS += ["task.module.snapshots=0", "trainer.max_epochs=400", "trainer.limit_train_batches=5", "scheduler=constant"]
+WORDS += ["trainer.log_every_n_steps=5", "trainer.limit_val_batches=1"]
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
