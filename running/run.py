@@ -222,7 +222,7 @@ def fit(run: Run) -> None:
     except SIGTERMException:
         raise Stopped(run.callback(StopGently).number or signal.SIGTERM) from None
     run.metrics |= {"seconds/fit": round(run.record.seconds, 2), "steps": run.trainer.global_step}
-    run.metrics |= {"epochs": epochs_begun(run.trainer)}
+    run.metrics |= {"epochs": run.trainer.current_epoch}
     if skipped := run.callback(FiniteSteps).skipped:
         run.metrics["steps_skipped"] = skipped
     found = run.trainer.callback_metrics.get(run.config.task.monitor)
@@ -237,12 +237,6 @@ def fit(run: Run) -> None:
         best = read_checkpoint(run.best_path)
         run.module.load_state_dict(best["state_dict"])
         run.metrics |= figures_of(best)
-
-
-def epochs_begun(trainer: L.Trainer) -> int:
-    """Lightning's own count is one less where a run that had stopped early is gone on with."""
-    steps_an_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-    return -(-trainer.global_step // max(1, steps_an_epoch))
 
 
 def test(run: Run) -> None:
