@@ -53,7 +53,16 @@ class GoOn(Callback):
         restore_random_states(self.restored[trainer.global_rank])
         for callback in trainer.callbacks:
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
-                trainer.should_stop = True
+                end_training(trainer)
+
+
+def end_training(trainer: L.Trainer) -> None:
+    """Ends a training just restored; its last step and epoch count, as they did after the checkpoint was written."""
+    loop = trainer.fit_loop
+    loop.epoch_loop._batches_that_stepped = trainer.global_step
+    loop.epoch_progress.increment_processed()
+    loop.epoch_progress.increment_completed()
+    trainer.should_stop = True
 
 
 def random_states() -> dict[str, Any]:

@@ -98,6 +98,7 @@ runpy.run_path({repository!r} + "/train.py", run_name="__main__")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_fails_ends_the_other(rank, tmp_path):
     script = tmp_path / "failing.py"
@@ -109,7 +110,7 @@ def test_a_process_that_fails_ends_the_other(rank, tmp_path):
         env={**os.environ, "ETUDES_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
     )
     assert done.returncode != 0 and f"planted in process {rank}" in done.stderr
     assert time.time() - float(failed_at.read_text()) < 30

@@ -67,8 +67,8 @@ def memory(folder: Path) -> tuple[list[str], str]:
     return ([said] if grown > GROWTH or len(sizes) != 200 else []), said
 
 
-def tests() -> tuple[list[str], str]:
-    files = [str(path) for name in TESTS if (path := REPOSITORY / "tests" / name).exists()]
+def tests(names: list[str]) -> tuple[list[str], str]:
+    files = [str(REPOSITORY / "tests" / name) for name in names]
     done = subprocess.run([sys.executable, "-m", "pytest", *files], cwd=REPOSITORY, capture_output=True, text=True)
     return ([done.stdout[-500:]] if done.returncode else []), done.stdout.strip().splitlines()[-1]
 
@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=20, help="runs of each case that are killed")
     parser.add_argument("--runs", type=int, default=50, help="short runs in a row")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="files of tests/ to run as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "soak.md")
     given = parser.parse_args()
@@ -93,7 +94,8 @@ def main() -> None:
         table.row("four runs at once on data not prepared yet", lambda: (at_once(4, folder, data), none))
         table.row("memory of 200 epochs on the digits", lambda: memory(folder))
         table.row("processes, locks, half-written files left", lambda: (left_over(folder), "none"))
-        table.row("tests of several processes, numbers, signals", tests)
+        if given.tests:
+            table.row(f"pytest {' '.join(given.tests)}", lambda: tests(given.tests))
     table.write()
     sys.exit(int(table.failed))
 

@@ -13,8 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from running.load import read_checkpoint
 
-# Not of a checkpoint: Lightning's counters differ in how they were reached, and the configuration in `ckpt_path`.
-LEFT_OUT = ("loops", "config", "seconds")
+# Not of a checkpoint: Lightning's counters differ in how they were reached, the configuration in `ckpt_path`; and the
+# figure that ModelCheckpoint saw last is not read back, for nothing depends on it.
+LEFT_OUT = ("loops", "config", "seconds", "current_score")
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -43,14 +44,14 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def contents(folder: Path, name: str) -> Any:
     checkpoint = read_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
-    kept = {key: value for key, value in checkpoint.items() if key not in LEFT_OUT}
-    return without_folder(kept, str(folder))
+    return without_folder(checkpoint, str(folder))
 
 
 def without_folder(value: Any, folder: str) -> Any:
-    """Nested containers, the run's folder taken out of every string."""
+    """Nested containers without what is left out, the run's folder taken out of every string."""
     if isinstance(value, dict):
-        return {without_folder(key, folder): without_folder(item, folder) for key, item in value.items()}
+        kept = {key: item for key, item in value.items() if key not in LEFT_OUT}
+        return {without_folder(key, folder): without_folder(item, folder) for key, item in kept.items()}
     if isinstance(value, (list, tuple)):
         return [without_folder(item, folder) for item in value]
     return value.replace(folder, "") if isinstance(value, str) else value
