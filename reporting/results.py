@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
 from reporting.published import Figure, published_figures
 from reporting.report import write_text
-from running.folder import read_run
+from running.folder import read_predictions, read_run
 from running.sweep import leaves
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -53,7 +52,7 @@ def keep(run: Path, kept: Path, figures: list[str]) -> None:
 
 def class_metrics(run: Path) -> dict[str, float]:
     """A classifier's test/precision/cat and so on, from its predictions; empty without them."""
-    predictions = np.load(run / "predictions.npz") if (run / "predictions.npz").exists() else {}
+    predictions = read_predictions(run) if (run / "predictions.npz").exists() else {}
     if "class_names" not in predictions:
         return {}
     from lightning_modules.classification.analysis import class_figures
