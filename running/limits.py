@@ -15,11 +15,12 @@ KINDS = {
     float: ((int, float), "a number"),
     str: ((str, int, float), "a word"),
 }
-NULLABLE = ("model.layers",)
+NULLABLE = ("model.layers", "task.module.severity")
 # Of options whose default is null, what another value must be.
 NULL_KINDS: dict[str, type] = {
     "data.carry": bool,
     "data.stride": int,
+    "data.test_share": float,
     "model.embedding_dropout": float,
     "model.output_dropout": float,
     "model.output_maps": int,

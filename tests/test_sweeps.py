@@ -103,7 +103,7 @@ def test_one_diverged_one_impossible_one_killed(tmp_path):
     (summary,) = write_summary([tmp_path / "sweep"], tmp_path / "sweep")
     page = (tmp_path / "sweep/summary.md").read_text()
     assert "5 runs: 1 finished, 3 failed, 1 unfinished." in page
-    assert "- **2**: Training diverged: val/bits_per_dim is nan" in page
+    assert "- **2**: Training diverged: the loss is " in page
     assert "- **1, 3**: model.first_kernel is 4" in page
     assert "- **4** `" in page and "goes on from its last checkpoint" in page
     metrics = json.loads((tmp_path / "sweep/0/metrics.json").read_text())

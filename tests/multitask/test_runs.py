@@ -20,7 +20,7 @@ def run(tmp_path_factory) -> Path:
     figures = "figures: {group_accuracy: 0.6}"
     words = [
         *SMALL,
-        f"published=[{{source: a book, data: digit_shapes, split: test, metric: group_accuracy, {figures}}}]",
+        f"published=[{{source: a book, data: digit_shapes, split: test, {figures}}}]",
     ]
     run_here(words, folder)
     return folder

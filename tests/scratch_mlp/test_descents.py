@@ -47,7 +47,7 @@ def test_a_walk_makes_the_updates_of_batches_of_one(tmp_path):
 
 
 def test_the_report_shows_what_an_update_is_worth(tmp_path):
-    published = "published=[{source: a book, data: digits, split: test, metric: accuracy, figures: {accuracy: 0.5}}]"
+    published = "published=[{source: a book, data: digits, split: test, figures: {accuracy: 0.5}}]"
     run_here([*SMALL, "trainer.max_epochs=5", published], tmp_path)
     text = (tmp_path / "report.md").read_text()
     for title in ("Accuracy", "What an update is worth", "Confusion matrix", "First-layer weights", "Curves"):
