@@ -65,7 +65,7 @@ NAMES = [
     ("modle=pixelcnn", "There is no option 'modle' (did you mean 'model'?)"),
     (
         "task=classification model=pixelcnn",
-        "model=pixelcnn is no network of task=classification: choose one of cnn, vit.",
+        "model=pixelcnn is no network of task=classification: choose one",
     ),
     ("task=char_lm data=digits", "CharLSTM models text, but the data is an ImageSpec: choose text, e.g. data=pydocs."),
     ("task=pixelrnn data=pydocs", "models images, but the data is a TextSpec"),
