@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from running import run as running_run
 from tests.soak.killing import in_a_process, start_process, words_of
 
-SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=5"]
 LONG = ["model=pixelcnn", "model.hidden=4", "model.layers=1", "stages=[fit]", "trainer.max_epochs=200", "patience=null"]
 LONG += ["trainer.limit_train_batches=4", "trainer.limit_val_batches=1", "trainer.precision=32-true"]
 LONG += ["task.module.snapshots=0", "trainer.log_every_n_steps=1"]
