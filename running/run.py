@@ -246,7 +246,7 @@ def fit(run: Run) -> None:
             "try a smaller optimizer.lr. The best checkpoint so far is kept."
         )
     if not run.best_path.exists():  # nothing was validated
-        run.trainer.save_checkpoint(run.best_path.with_name("last.ckpt"))
+        run.trainer.save_checkpoint(run.best_path.with_name("last.ckpt"), weights_only=False)
     else:
         best = read_checkpoint(run.best_path)
         run.module.load_state_dict(best["state_dict"])

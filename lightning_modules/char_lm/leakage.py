@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from datamodules.errors import UsageError
 from reporting.figures import save
 from reporting.report import write_text
+from reporting.statistics import half_interval
 from running.folder import read_run
 
 SPLITS = ("temporal", "random")
@@ -68,9 +69,9 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean ± standard deviation; the mean alone of one value."""
+    """Mean ± half its 95 % interval; the mean alone of one value."""
     mean = format(statistics.mean(values), form)
-    return f"{mean} ± {format(statistics.stdev(values), form)}" if len(values) > 1 else mean
+    return f"{mean} ± {format(half_interval(values), form)}" if len(values) > 1 else mean
 
 
 def by_split(results: Sequence[Result]) -> Mapping[str, list[Result]]:
@@ -95,7 +96,8 @@ def page(results: Sequence[Result]) -> str:
     lines += ["", "| split | seed | validation, nats | held out, nats | difference |", "|---|---:|---:|---:|---:|"]
     for run in sorted(results, key=lambda run: (SPLITS.index(run.split), run.seed)):
         lines.append(f"| {run.split} | {run.seed} | {run.val_loss:.4f} | {run.held_loss:.4f} | {run.gap:+.4f} |")
-    return "\n".join([*lines, "", conclusion(results), "", CLAIMS]) + "\n"
+    note = "± is half the 95 % interval of the mean over seeds (Student's t)."
+    return "\n".join([*lines, "", note, "", conclusion(results), "", CLAIMS]) + "\n"
 
 
 def conclusion(results: Sequence[Result]) -> str:

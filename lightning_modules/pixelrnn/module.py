@@ -116,7 +116,10 @@ class PixelRNN(Task):
         Before the checkpoint of this validation is written: a run that goes on from it does not draw again.
         """
         folder, step = Path(self.trainer.default_root_dir) / "snapshots", self.trainer.global_step
-        if not self.snapshots or not self.trainer.is_global_zero or step < 2 * max(snapshots_in(folder), default=0.5):
+        if not self.snapshots or not self.trainer.is_global_zero:
+            return
+        # Of a run that was killed before its checkpoint, later ones may be there: they are drawn again.
+        if step < 2 * max((drawn_at for drawn_at in snapshots_in(folder) if drawn_at < step), default=0.5):
             return
         drawn = self._draw(self.snapshots)
         save_array(folder / f"step_{step:07d}.npy", drawn)

@@ -16,6 +16,7 @@ from datamodules.text import Text
 from datamodules.text_loader import Streams
 from datamodules.vocabulary import encode
 from lightning_modules.char_lm import leakage
+from reporting.statistics import half_interval
 from running.check import check_command
 from running.load import load_run, read_checkpoint
 from tests.conftest import run_here
@@ -236,7 +237,7 @@ def test_the_leakage_table_is_of_the_runs_figures(sweep, capsys):
     assert capsys.readouterr().out.strip() == page.strip()
     random = [figures(sweep / number) for number in ("2", "3")]
     gaps = [run["test/loss_reset"] - run["val/loss"] for run in random]
-    assert f"{np.mean(gaps):.4f} ± {np.std(gaps, ddof=1):.4f}" in page
+    assert f"{np.mean(gaps):.4f} ± {half_interval(gaps):.4f}" in page
     assert f"| random | 1 | {random[0]['val/loss']:.4f} | {random[0]['test/loss_reset']:.4f} | {gaps[0]:+.4f} |" in page
     assert "7.6 %" in page and "nats" in leakage.conclusion(leakage.read_results(sweep))
 
