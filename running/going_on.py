@@ -117,7 +117,9 @@ class StopGently(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step > self.stepped_at:  # else gradients are being accumulated, which no checkpoint holds
             self.stepped_at = trainer.global_step
-            self._end_if_asked(trainer)
+            # A validation that is due now is made first: a run that goes on would not make it up.
+            if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+                self._end_if_asked(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.validated_at = trainer.global_step  # the checkpoint of now is about to be written, or has been

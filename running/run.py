@@ -216,8 +216,8 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
         record,
         GoOn(),
         FiniteSteps(config.get("nonfinite", "stop"), last),
-        StopGently(last),
         ValidateLastStep(),
+        StopGently(last),  # after it: it asks whether a validation is due
         LearningRateMonitor("step"),
         ModelCheckpoint(**common, filename="best", **watched, save_on_train_epoch_end=False),
         RichProgressBar() if interactive() else ProgressLines(),

@@ -125,6 +125,8 @@ def start_process(words: Sequence[str], folder: Path, moment: str | None = None)
         output = os.open(folder.with_suffix(".output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # A shell that runs this in the background has it ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         arrange(moment)
         run_here([*check_command(list(words)), *words], folder)
         status = 0
