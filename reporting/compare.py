@@ -160,7 +160,7 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     for name in dict.fromkeys(name for some in settings for name in some):
         values = [some.get(name, "—") for some in settings]
         if any(value != values[0] for value in values) and name not in ("data.path", "data.cache"):
-            rows[name] = [f"`{value}`" for value in values]
+            rows[name.removesuffix("._target_")] = [f"`{value}`" for value in values]
     return rows | {name: [f"`{run.config.provenance.get(name, '—')}`" for run in runs] for name in ALWAYS}
 
 
