@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
-from datamodules.spec import spec_from_dict, spec_to_dict
+from datamodules.spec import Spec, spec_from_dict, spec_to_dict
 from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
@@ -107,20 +107,20 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     check_devices(config.trainer)
 
     datamodule = build("data", config.data)
-    datamodule.prepare_data()
-    if checkpoint and spec_from_dict(checkpoint["spec"]) != datamodule.spec:
+    spec = prepare_data(datamodule, checkpoint, config)
+    if checkpoint and spec_from_dict(checkpoint["spec"]) != spec:
         raise UsageError(
             f"'{path}' was trained on {spec_from_dict(checkpoint['spec'])}, but data={config.choices.data}"
-            f" is {datamodule.spec}: choose the data it was trained on."
+            f" is {spec}: choose the data it was trained on."
         )
-    network = build("model", config.model, spec=datamodule.spec)
+    network = build("model", config.model, spec=spec)
     optimizer, scheduler = build("optimizer", config.optimizer), build("scheduler", config.scheduler)
     attempt("optimizer and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
     module = build("task.module", config.task.module, network=network, optimizer=optimizer, scheduler=scheduler)
     if checkpoint:
         load_weights(module, checkpoint["state_dict"], path)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    if datamodule.note:
+    if datamodule.spec and datamodule.note:
         log.info("data: %s", datamodule.note)
     log.info(
         "%s on %s, %s parameters; precision %s (%s); folder %s",
@@ -138,9 +138,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         check_resumable(config, OmegaConf.create(checkpoint["config"]))
     else:
         check_new_folder(folder, config.stages)
-    record = Record(
-        OmegaConf.to_container(config), spec_to_dict(datamodule.spec), checkpoint["seconds"] if resumes else 0.0
-    )
+    record = Record(OmegaConf.to_container(config), spec_to_dict(spec), checkpoint["seconds"] if resumes else 0.0)
     own = path is not None and path.resolve().parent.parent == folder.resolve()  # later stages of this very run
     curves = CurvesLogger(folder, resumed_at=checkpoint["global_step"] if resumes else math.inf if own else None)
     # TensorBoard then leaves out what a killed run wrote after its checkpoint, or before its first.
@@ -155,11 +153,23 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         enable_progress_bar=interactive(),
         default_root_dir=folder,
     )
-    check_batches(config.trainer, batches_of(datamodule))
+    if datamodule.spec:
+        check_batches(config.trainer, batches_of(datamodule))
     if trainer.is_global_zero:
         files.write_config(folder, OmegaConf.to_container(config, resolve=True))
     figures = figures_of(checkpoint) if checkpoint else {}
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
+
+
+def prepare_data(datamodule: Any, checkpoint: dict[str, Any] | None, config: DictConfig) -> Spec:
+    """Prepares the data and returns their spec; the checkpoint's, where the data is missing and no stage needs it."""
+    try:
+        datamodule.prepare_data()
+    except UsageError:
+        if checkpoint is None or set(config.stages) - set(config.task.get("without_data", [])):
+            raise
+        return spec_from_dict(checkpoint["spec"])
+    return datamodule.spec
 
 
 def batches_of(datamodule: Any) -> dict[str, int]:

@@ -185,6 +185,8 @@ class CharLM(Task):
         """The prompt, or the first line of the text."""
         if self.prompt is not None:
             return self.prompt
+        if not datamodule.text:
+            raise UsageError("The text whose first line would begin is not there: give prompt=… to go on from.")
         first = next(line for line in datamodule.text.splitlines() if line.strip())[:60]
         return f"{first}\n" if self.network.spec.unit == "word" or "\n" in self.network.spec.vocabulary else first
 

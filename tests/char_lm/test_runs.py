@@ -162,6 +162,16 @@ def test_without_a_prompt_the_texts_own_first_line_is_it(run, text):
     assert drawn[0]["prompt"] == text.read_text().split("\n")[0] + "\n"
 
 
+def test_a_checkpoint_generates_without_its_text(run, tmp_path):
+    words = ["stages=[generate]", f"ckpt_path={run}", f"data.path={tmp_path / 'gone.txt'}"]
+    drawn = by_command([*words, 'prompt="To be, or not to"'], tmp_path / "run")
+    assert drawn == by_command([*words[:2], 'prompt="To be, or not to"'], tmp_path / "with_text")
+    with pytest.raises(UsageError, match="give prompt="):
+        by_command(words, tmp_path / "no_prompt")
+    with pytest.raises(UsageError, match="cannot be read"):
+        by_command(["stages=[test]", *words[1:]], tmp_path / "test")
+
+
 def test_another_text_is_not_put_on_a_checkpoint(run, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("Quite another text. " * 50)
