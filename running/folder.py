@@ -102,7 +102,7 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as loaded:
             return dict(loaded)
-    except (ValueError, OSError, BadZipFile, EOFError, zlib.error, KeyError, AttributeError) as error:
+    except (ValueError, OSError, BadZipFile, EOFError, zlib.error, KeyError, AttributeError, RuntimeError) as error:
         raise UsageError(f"'{path}' is damaged, or no file of predictions: test the run anew.") from error
 
 

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from omegaconf import OmegaConf, open_dict
 
 from running.check import CONF, check_config, compose_config
 from running.configured import final_config
 from running.run import execute
+
+# The same examples every time; others by --hypothesis-profile=default.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 REPOSITORY = CONF.parent
 TASKS = {path.stem: OmegaConf.load(path).task for path in sorted((CONF / "task").glob("*.yaml"))}
