@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
 from reporting.report import Section
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
-MakeScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+MakeScheduler = Callable[..., LRScheduler]
+TICKS = 10_000  # steps of a schedule that is laid over a budget of time
 
 
 class ComparedRun(NamedTuple):
@@ -45,6 +47,7 @@ class Task(L.LightningModule):
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
         super().__init__()
         self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
+        self.spent: float | None = None  # the part of the run's budget of time that is spent; None: it has none
 
     def forward(self, *inputs: Any) -> Any:
         return self.network(*inputs)
@@ -54,8 +57,22 @@ class Task(L.LightningModule):
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The optimizer and its schedule over the whole training, as Lightning wants them."""
-        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        steps = TICKS if self.spent is not None else int(self.trainer.estimated_stepping_batches)
+        scheduler = self.make_scheduler(optimizer, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
+        """One step of the schedule after each of training's; under a budget as many as the time spent asks for."""
+        if self.spent is None:
+            scheduler.step()
+            return
+        while scheduler.last_epoch < min(int(self.spent * TICKS), TICKS - 1):
+            scheduler.step()
+
+    @property
+    def part_done(self) -> float:
+        """The part of the training that is done: of its time under a budget, else of its steps."""
+        return self.global_step / self.trainer.estimated_stepping_batches if self.spent is None else self.spent
 
     def on_step_skipped(self) -> None:
         """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+
+from lightning_modules.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +70,20 @@ class ProgressLines(Callback):
 
     SECONDS = 30
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: Task) -> None:
         self.started = self.last = time.perf_counter()
-        self.first_step = trainer.global_step
+        self.first_part = module.part_done
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
-    ) -> None:
-        now, total = time.perf_counter(), trainer.estimated_stepping_batches
+    def on_train_batch_end(self, trainer: L.Trainer, module: Task, outputs: Any, batch: Any, number: int) -> None:
+        now = time.perf_counter()
         if now - self.last < self.SECONDS:
             return
         self.last = now
-        left = (now - self.started) / max(1, trainer.global_step - self.first_step) * (total - trainer.global_step)
-        log.info("step %d of %.0f, loss %.4f, %.0f min left", trainer.global_step, total, outputs["loss"], left / 60)
+        left = (now - self.started) / max(1e-9, module.part_done - self.first_part) * (1 - module.part_done)
+        step = f"step {trainer.global_step}"
+        if math.isfinite(trainer.estimated_stepping_batches):
+            step += f" of {trainer.estimated_stepping_batches:.0f}"
+        log.info("%s, loss %.4f, %.0f min left", step, outputs["loss"], left / 60)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         names = [name for name in trainer.callback_metrics if name.split("/")[0] in ("train", "val")]

@@ -35,6 +35,14 @@ def whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def above_0_or_null(value: Any) -> bool:
+    return value is None or (number(value) and 0 < value < math.inf)
+
+
 def part(value: Any) -> bool:
     """Is it a number of batches, or a fraction?"""
     return whole(value) or (isinstance(value, float) and 0 < value <= 1)
@@ -51,6 +59,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (is_seed, SEED),
     "data.seed": (is_seed, SEED),
     "task.module.seed": (is_seed, SEED),
+    "average": (lambda value: number(value) and 0 <= value < 1, "a number from 0 up to, not including, 1"),
+    "budget.minutes": (above_0_or_null, "a number above 0, or null"),
     "patience": (lambda value: value is None or whole(value, 0), "a whole number, 0 or more, or null"),
     "model.layers": (
         lambda value: value is None or (whole(value, 0) and value <= 1000),
@@ -65,10 +75,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.check_val_every_n_epoch": (whole, "a whole number above 0"),
     "trainer.log_every_n_steps": (whole, "a whole number above 0"),
     "trainer.num_sanity_val_steps": (lambda value: whole(value, -1), "a whole number, -1 for all of them, or 0"),
-    "trainer.gradient_clip_val": (
-        lambda value: value is None or (isinstance(value, (int, float)) and 0 < value < math.inf),
-        "a number above 0, or null",
-    ),
+    "trainer.gradient_clip_val": (above_0_or_null, "a number above 0, or null"),
     "trainer.deterministic": (lambda value: value in (True, False, "warn"), "true, false or warn"),
     "trainer.devices": (
         lambda value: whole(value) or value in (-1, "auto") or (OmegaConf.is_list(value) and len(value) > 0),

@@ -37,7 +37,7 @@ class LoadedRun(NamedTuple):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints under their final names are whole.
+    """Checkpoints under their final names are whole, and a run's folder can be moved.
 
     (Lightning writes into the system's temporary folder and moves: between two disks that is a copy, which a full disk
     or a kill cuts short after the earlier checkpoint is gone.)
@@ -48,6 +48,25 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with whole_file(Path(path)) as unfinished:
             unfinished.write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return moved(super().load_checkpoint(path, *args, **kwargs), Path(path).resolve().parent)
+
+
+def moved(checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A checkpoint whose callbacks know the folder it lies in (else Lightning forgets a moved run's best score)."""
+    found = {}
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if before := state.get("dirpath"):
+            state = {key: elsewhere(value, before, str(folder)) for key, value in state.items()}
+            state["best_k_models"] = {elsewhere(k, before, str(folder)): v for k, v in state["best_k_models"].items()}
+        found[name] = state
+    return checkpoint | {"callbacks": found}
+
+
+def elsewhere(value: Any, before: str, after: str) -> Any:
+    """A path in the folder `before` as one in `after`; anything else as it is."""
+    return after + value.removeprefix(before) if isinstance(value, str) and value.startswith(before) else value
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

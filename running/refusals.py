@@ -13,6 +13,7 @@ from datamodules.errors import UsageError
 
 # What a schedule over the whole training depends on.
 SPANNED = ["trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "data.batch_size"]
+SPANNED += ["budget.minutes"]
 
 
 def check_devices(trainer: DictConfig) -> None:
@@ -43,12 +44,14 @@ def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
 
 
 def check_resumable(config: DictConfig, before: DictConfig) -> None:
-    """Raises UsageError when a run that goes on is given another optimizer or schedule than it began with.
+    """Raises UsageError when a run that goes on is given another optimizer, schedule or average of the weights
+    than it began with.
 
     The optimizer's state holds its settings, and a schedule but the constant one spans the whole training.
     """
     keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
-    keys += ["choices.optimizer", "choices.scheduler", *(SPANNED if before.choices.scheduler != "constant" else [])]
+    keys += ["choices.optimizer", "choices.scheduler", "average"]
+    keys += SPANNED if before.choices.scheduler != "constant" else []
     for key in keys:
         old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
         if old != new:

@@ -28,6 +28,8 @@ from datamodules.spec import Spec, spec_from_dict, spec_to_dict
 from reporting.figures import save_curves
 from reporting.report import Section, write_report
 from running import folder as files
+from running.averaging import WeightAverage
+from running.budget import Budget
 from running.callbacks import ProgressLines, Record, ValidateLastStep
 from running.check import check_new_folder, find_checkpoint
 from running.curves import CurvesLogger
@@ -152,6 +154,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         plugins=WholeCheckpoints(),
         enable_progress_bar=interactive(),
         default_root_dir=folder,
+        **({"max_epochs": -1, "max_steps": -1} if minutes_of(config) else {}),
     )
     if datamodule.spec:
         check_batches(config.trainer, batches_of(datamodule))
@@ -217,6 +220,11 @@ def too_large(error: BaseException | None) -> bool:
     )
 
 
+def minutes_of(config: DictConfig) -> float | None:
+    """The budget of time, None without one."""
+    return OmegaConf.select(config, "budget.minutes")
+
+
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:
     """Best and last checkpoint, early stopping, learning-rate curve, progress, and what ends a run."""
     last = folder / "checkpoints" / "last.ckpt"
@@ -226,6 +234,8 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
         record,
         GoOn(),
         FiniteSteps(config.get("nonfinite", "stop"), last),
+        *([WeightAverage(config.average)] if config.get("average") else []),
+        *([Budget(minutes, record)] if (minutes := minutes_of(config)) else []),
         ValidateLastStep(),
         StopGently(last),  # after it: it asks whether a validation is due
         LearningRateMonitor("step"),
@@ -287,9 +297,10 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     keys = dict(leaves(OmegaConf.to_container(config, resolve=True)))
     choices = ("task", "model", "data", "optimizer", "scheduler", "experiment")
     chosen = {group: keys[f"choices.{group}"] for group in choices}
-    wanted = ["data.batch_size", "trainer.max_epochs", "trainer.max_steps", "trainer.precision"]
+    wanted = ["data.batch_size", "trainer.max_epochs", "trainer.max_steps", "budget.minutes", "trainer.precision"]
+    wanted += ["average"]
     wanted += [key for key in keys if key.startswith(("model.", "optimizer.")) and "._" not in key]
-    return {"seed": config.seed} | chosen | {key: keys[key] for key in wanted}
+    return {"seed": config.seed} | chosen | {key: keys[key] for key in wanted if key in keys}
 
 
 def report(run: Run) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -111,6 +112,11 @@ STAGES = [
 TRAINER = [
     ("seed=-1", "seed is -1, but it must be a whole number from 0 to 4294967295."),
     ("data.seed=-1", "data.seed is -1, but it must be a whole number"),
+    ("average=1.0", "average is 1.0, but it must be a number from 0 up to, not including, 1."),
+    ("average=yes", "average is 'yes', but it must be a number from 0"),
+    ("budget.minutes=0", "budget.minutes is 0, but it must be a number above 0, or null."),
+    ("budget.minutes=soon", "budget.minutes is 'soon', but it must be a number above 0, or null."),
+    ("budget=5", "budget is 5, but it has options of its own: give budget.minutes=…."),
     ("patience=-1", "patience is -1, but it must be a whole number, 0 or more, or null."),
     ("trainer.max_epochs=0", "trainer.max_epochs is 0, but it must be a whole number above 0."),
     ("trainer.max_steps=0", "trainer.max_steps is 0"),
@@ -323,7 +329,9 @@ def make_checkpoints(place: Path) -> None:
     whole = place / "pixelrnn/checkpoints/best.ckpt"
     content = whole.read_bytes()
     (place / "cut.ckpt").write_bytes(content[: len(content) // 2])
-    middle = len(content) // 2
+    with ZipFile(whole) as archive:  # between its members lies padding, which may hold anything
+        largest = archive.read(max(archive.infolist(), key=lambda member: member.file_size))
+    middle = content.index(largest) + len(largest) // 2
     (place / "flipped.ckpt").write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     torch.save({"state_dict": {}}, place / "foreign.ckpt")
     other = read_checkpoint(place / "classification/checkpoints/best.ckpt")["state_dict"]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from torchmetrics.classification import (
 from datamodules.errors import UsageError
 from lightning_modules.base import ComparedRun, MakeOptimizer, MakeScheduler, Task, split_means
 from lightning_modules.classification.analysis import BINS
-from lightning_modules.classification.averaging import WeightAverage
 from lightning_modules.classification.comparison import comparison_sections
 from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.report import report_sections
@@ -48,9 +46,8 @@ class Classification(Task):
         label_smoothing: share of the target spread over all classes in training.
         initialisation: `default`, PyTorch's; or `whitened`: the network's `whiten_`.
         norm_bias_lr: learning rate of the normalisations' biases, in multiples of the others'.
-        average: decay, per step, of an average of the weights that is validated, kept and tested; 0: none.
         early_size: height and width that images are scaled to in the first part of training, which is faster.
-        early_part: that part, a fraction of all steps; 0: none.
+        early_part: that part, a fraction of all steps, or of a budget's time; 0: none.
         tta: test also with test-time augmentation: see `views.py`.
         shown_images: numbers of test images that the report shows inside the network.
 
@@ -66,14 +63,13 @@ class Classification(Task):
         label_smoothing: float = 0.0,
         initialisation: str = "default",
         norm_bias_lr: float = 1.0,
-        average: float = 0.0,
         early_size: int = 24,
         early_part: float = 0.0,
         tta: bool = False,
         shown_images: Sequence[int] = (0, 1, 2, 3),
     ):
         super().__init__(network, optimizer, scheduler)
-        for name, value in {"label_smoothing": label_smoothing, "average": average, "early_part": early_part}.items():
+        for name, value in {"label_smoothing": label_smoothing, "early_part": early_part}.items():
             if not 0 <= value < 1:
                 raise UsageError(f"task.module.{name} is {value}, but it must be from 0 up to, not including, 1.")
         if not norm_bias_lr >= 0:
@@ -92,7 +88,7 @@ class Classification(Task):
                 f"task.module.early_size is {early_size}, but the network takes images of {network.sizes}."
             )
         self.label_smoothing, self.initialisation, self.norm_bias_lr = label_smoothing, initialisation, norm_bias_lr
-        self.average, self.early_size, self.early_part, self.tta = average, early_size, early_part, tta
+        self.early_size, self.early_part, self.tta = early_size, early_part, tta
         self.shown_images = list(shown_images)
         self.losses = split_means()
         self.accuracies = nn.ModuleDict()
@@ -115,9 +111,6 @@ class Classification(Task):
         if stage == "fit" and self.initialisation == "whitened":
             images = self.trainer.datamodule.splits["train"].images[:1000]
             self.network.whiten_(torch.from_numpy(np.array(images)))
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [WeightAverage(self.average)] if self.average else []
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices and kernels; the vectors, which weight decay would only hold back; the normalisations' biases."""
@@ -153,7 +146,7 @@ class Classification(Task):
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         images, labels = batch
-        if self.early_part and self.global_step < self.early_part * self.trainer.estimated_stepping_batches:
+        if self.early_part and self.part_done < self.early_part:
             images = F.interpolate(images.float(), (self.early_size,) * 2, mode="bilinear", antialias=True)
         logits = self.network(images).float()
         self._update(logits, labels, "train")

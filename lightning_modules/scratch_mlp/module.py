@@ -95,7 +95,7 @@ class ScratchTraining(Classification):
         optimizers = [counted.optimizer] * (len(pieces) - 1) + [counted]
         walk = zip(pieces, optimizers, strict=True)
         logits = torch.cat([descend(self.network, *piece, own, self.l2) for piece, own in walk])
-        self.lr_schedulers().step()
+        self.lr_scheduler_step(self.lr_schedulers())
         self.updates += len(pieces)
         self._update(logits, batch[1], "train")
         loss = F.cross_entropy(logits, batch[1])

@@ -1,10 +1,9 @@
-"""What a recipe is made of: the weights' average, parameter groups, the schedule, early sizes, views."""
+"""What a recipe is made of: parameter groups, the schedule, early sizes, views."""
 
 from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,11 @@ from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, Classification
 from lightning_modules.classification.views import view_logits
 from lightning_modules.schedules import constant, warmup_linear
-from running.load import load_run, read_checkpoint
+from running.load import load_run
 from tests.conftest import run_here
 
 SPEC = ImageSpec(1, 8, 8, 17, 10)
 SMALL = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true", "patience=null"]
-AVERAGED = [*SMALL, "stages=[fit]", "model.dropout=0.0", "task.module.average=0.9", "scheduler=constant"]
-EVERY_TEN = "trainer.val_check_interval=10"
 
 
 def module(**settings) -> Classification:
@@ -54,57 +51,6 @@ def test_warmup_linear_goes_up_then_down_in_straight_lines():
     np.testing.assert_allclose(found, np.stack([2 * expected, 8 * expected], 1))
     with pytest.raises(ValueError, match=r"scheduler\.warmup is 1"):
         warmup_linear(optimizer, 10, warmup=1, first=0, last=0)
-
-
-def averages(folder: Path) -> tuple[dict, dict]:
-    checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
-    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    return weights, checkpoint["training_weights"]["weights"]
-
-
-def test_the_average_is_what_its_definition_says(tmp_path):
-    """Runs of one, two and three steps train alike, so that the average can be formed by hand."""
-    runs = []
-    for steps in (1, 2, 3):
-        run_here([*AVERAGED, f"trainer.max_steps={steps}"], tmp_path / str(steps))
-        runs.append(averages(tmp_path / str(steps)))
-    for step in (2, 3):
-        share = 1 - min(0.9, (1 + step) / (10 + step))
-        for name, before in runs[step - 2][0].items():
-            trained, found = runs[step - 1][1][name], runs[step - 1][0][name]
-            expected = before + share * (trained - before) if before.is_floating_point() else trained
-            torch.testing.assert_close(found, expected)
-            assert name.endswith("num_batches_tracked") or not torch.equal(found, trained)
-
-
-def test_the_average_is_what_is_validated_and_tested(tmp_path):
-    run_here([*AVERAGED, EVERY_TEN, "stages=[fit,test]", "trainer.max_steps=30"], tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    from datamodules.digits import Digits
-
-    data = Digits()
-    data.prepare_data()
-    network, _, _ = load_run(tmp_path)
-    for split in ("val", "test"):
-        images, labels = data.splits[split]
-        with torch.no_grad():
-            logits = network(torch.from_numpy(images))
-        assert metrics[f"{split}/loss"] == pytest.approx(
-            F.cross_entropy(logits, torch.from_numpy(labels)).item(), rel=1e-5
-        )
-        assert metrics[f"{split}/accuracy"] == pytest.approx((logits.argmax(1).numpy() == labels).mean(), rel=1e-6)
-
-
-def test_a_resumed_run_goes_on_with_both_sets_of_weights(tmp_path):
-    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=35"], tmp_path / "whole")
-    run_here([*AVERAGED, EVERY_TEN, "trainer.max_steps=17"], tmp_path / "halves")
-    run_here(["stages=[fit]", f"ckpt_path={tmp_path / 'halves'}", "trainer.max_steps=35"], tmp_path / "halves")
-    for whole, halves in zip(averages(tmp_path / "whole"), averages(tmp_path / "halves"), strict=True):
-        for name, value in whole.items():
-            assert torch.equal(value, halves[name]), name
-    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "halves")]
-    whole, halves = ([row["val/loss"] for row in some if row["val/loss"]] for some in rows)
-    assert len(whole) == 4 and set(whole) < set(halves), "the validations, but for the one at the stop, are the same"
 
 
 def test_training_begins_small_and_ends_at_full_size(tmp_path, monkeypatch):
@@ -168,7 +114,6 @@ def test_whitened_weights_begin_a_run_but_not_its_continuation(tmp_path):
     ("settings", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"average": -0.1}, "average is -0.1"),
         ({"initialisation": "zero"}, "initialisation is zero: choose default or whitened"),
         ({"early_part": 0.5, "early_size": 1}, "early_size is 1, but the network takes images of at least 2×2"),
     ],

@@ -248,7 +248,7 @@ def test_similarities_are_cosines():
 def run(tmp_path_factory) -> Path:
     """Small images first, the weights' average, averaged views, smoothed labels."""
     folder = tmp_path_factory.mktemp("run")
-    words = ["task.module.early_size=4", "task.module.early_part=0.5", "task.module.average=0.9"]
+    words = ["task.module.early_size=4", "task.module.early_part=0.5", "average=0.9"]
     words += ["task.module.tta=true", "task.module.label_smoothing=0.1", "task.module.shown_images=[7,1,3]"]
     run_here([*SMALL, *words, "trainer.max_steps=12", "patience=null"], folder)
     return folder

@@ -19,7 +19,7 @@ RISING = ["optimizer.lr=0.3", "scheduler=constant", "patience=2", "trainer.max_e
 AUGMENTED = ["data=cifar10", "data.flip=random", "data.crop_padding=2", "data.val_items=40", "data.eval_batch_size=16"]
 AVERAGED = [
     "optimizer=sgd",
-    "task.module.average=0.9",
+    "average=0.9",
     "task.module.shown_images=[0]",
     "trainer.limit_train_batches=1.0",
 ]
