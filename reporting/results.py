@@ -1,7 +1,8 @@
 """RESULTS.md, made from the runs kept under results/.
 
 `python -m reporting.results` writes it anew; `python -m reporting.results RUN NAME [FIGURE …]` keeps a run first, as
-results/NAME: its config.yaml without the paths of the machine it ran on, its metrics.json, and figures by name.
+results/NAME: its config.yaml without the paths of the machine it ran on, its metrics.json, and figures by name; with
+--weights also best.ckpt, without what only training needs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from datamodules.errors import UsageError
+from datamodules.errors import Arguments, UsageError
+from datamodules.files import whole_file
 from reporting.published import Figure, published_figures
 from reporting.report import write_text
+from running.check import find_checkpoint
 from running.folder import read_predictions, read_run
 from running.sweep import leaves
 
@@ -31,7 +34,7 @@ validation data. Minutes are of training alone, wall clock, on a machine that of
 """
 
 
-def keep(run: Path, kept: Path, figures: list[str]) -> None:
+def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -> None:
     """Copies what a run left into results/; figures are names of files in its figures/ folder."""
     config = OmegaConf.to_container(read_run(run)[0])
     for name in figures:
@@ -48,6 +51,20 @@ def keep(run: Path, kept: Path, figures: list[str]) -> None:
     write_text(kept / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     for name in figures:
         shutil.copyfile(run / "figures" / name, kept / name)
+    if weights:
+        keep_weights(find_checkpoint(run), kept / "best.ckpt")
+
+
+def keep_weights(best: Path, kept: Path) -> None:
+    """A checkpoint to test and to draw from, without what only training needs."""
+    import torch
+
+    from running.load import KINDS, read_checkpoint
+
+    checkpoint = read_checkpoint(best)
+    config = checkpoint["config"] | {"ckpt_path": None}  # of a run that went on
+    with whole_file(kept) as unfinished:
+        torch.save({key: checkpoint[key] for key in KINDS} | {"config": config}, unfinished)
 
 
 def class_metrics(run: Path) -> dict[str, float]:
@@ -158,16 +175,21 @@ def row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(given: Sequence[str]) -> None:
+def main(words: Sequence[str]) -> None:
     """A mistake is one sentence on stderr and exit status 1."""
+    parser = Arguments(prog="python -m reporting.results", description="Writes RESULTS.md, keeping a run first.")
+    parser.add_argument("run", nargs="?", type=Path, help="a run's folder")
+    parser.add_argument("name", nargs="?", help="what to keep it as, such as pixelrnn/digits")
+    parser.add_argument("figures", nargs="*", metavar="figure", help="names of files in its figures/")
+    parser.add_argument("--weights", action="store_true", help="keep its best weights too")
+    args = parser.parse_intermixed_args(words)
     try:
-        if len(given) == 1:
+        if args.run and not args.name:
             raise UsageError("Say under which name to keep the run: python -m reporting.results RUN NAME [FIGURE …]")
-        if given:
-            name = given[1]
-            if not re.fullmatch(r"[\w-]+(/[\w-]+)*", name):
-                raise UsageError(f"{name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
-            keep(Path(given[0]), REPOSITORY / "results" / name, given[2:])
+        if args.run:
+            if not re.fullmatch(r"[\w-]+(/[\w-]+)*", args.name):
+                raise UsageError(f"{args.name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
+            keep(args.run, REPOSITORY / "results" / args.name, args.figures, args.weights)
         print(write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results")))
     except UsageError as error:
         sys.exit(str(error))

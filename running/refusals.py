@@ -63,7 +63,9 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
 
 
 def check_holds_all(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raises UsageError when a checkpoint of an earlier version lacks what an exact run needs to go on."""
+    """Raises UsageError when a checkpoint lacks what a run needs to go on: it is an early one, or kept weights."""
+    if "optimizer_states" not in checkpoint:
+        raise UsageError(f"'{path}' holds trained weights alone: they can be tested and drawn from, not trained on.")
     if "random_states" not in checkpoint:
         raise UsageError(
             f"'{path}' was written by an earlier version, without random states: its weights can be tested, but the "

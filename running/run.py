@@ -109,7 +109,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     check_devices(config.trainer)
 
     datamodule = build("data", config.data)
-    spec = prepare_data(datamodule, checkpoint, config)
+    spec, there = prepare_data(datamodule, checkpoint, config)
     if checkpoint and spec_from_dict(checkpoint["spec"]) != spec:
         raise UsageError(
             f"'{path}' was trained on {spec_from_dict(checkpoint['spec'])}, but data={config.choices.data}"
@@ -122,7 +122,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     if checkpoint:
         load_weights(module, checkpoint["state_dict"], path)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    if datamodule.spec and datamodule.note:
+    if there and datamodule.note:
         log.info("data: %s", datamodule.note)
     log.info(
         "%s on %s, %s parameters; precision %s (%s); folder %s",
@@ -156,7 +156,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
         default_root_dir=folder,
         **({"max_epochs": -1, "max_steps": -1} if minutes_of(config) else {}),
     )
-    if datamodule.spec:
+    if there:
         check_batches(config.trainer, batches_of(datamodule))
     if trainer.is_global_zero:
         files.write_config(folder, OmegaConf.to_container(config, resolve=True))
@@ -164,15 +164,18 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     return Run(config, folder, datamodule, module, trainer, record, path, {"parameters": parameters, **figures})
 
 
-def prepare_data(datamodule: Any, checkpoint: dict[str, Any] | None, config: DictConfig) -> Spec:
-    """Prepares the data and returns their spec; the checkpoint's, where the data is missing and no stage needs it."""
+def prepare_data(datamodule: Any, checkpoint: dict[str, Any] | None, config: DictConfig) -> tuple[Spec, bool]:
+    """Prepares the data; their spec, and whether they are there.
+
+    Where they are missing, and no stage needs them, the spec is the checkpoint's.
+    """
     try:
         datamodule.prepare_data()
     except UsageError:
         if checkpoint is None or set(config.stages) - set(config.task.get("without_data", [])):
             raise
-        return spec_from_dict(checkpoint["spec"])
-    return datamodule.spec
+        return spec_from_dict(checkpoint["spec"]), False
+    return datamodule.spec, True
 
 
 def batches_of(datamodule: Any) -> dict[str, int]:

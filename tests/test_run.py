@@ -17,7 +17,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from datamodules.digits import Digits
 from datamodules.errors import UsageError
+from reporting.results import keep_weights
 from running import folder as folder_module
 from running.check import check_command
 from running.load import load_run, read_checkpoint
@@ -87,6 +89,28 @@ def test_a_run_tested_again_in_its_folder_keeps_its_curves(quick_run, tmp_path):
     first, again = (json.loads((run / "metrics.json").read_text()) for run in (quick_run, folder))
     assert first.keys() == again.keys()
     assert all(again[name] == first[name] for name in first if not name.startswith("seconds/"))
+
+
+def test_a_checkpoint_is_enough_to_draw_from(quick_run, tmp_path, monkeypatch):
+    def missing(self):
+        raise UsageError("There is no data.")
+
+    monkeypatch.setattr(Digits, "prepare_data", missing)
+    run_here(["stages=[sample]", f"ckpt_path={quick_run}"], tmp_path)
+    assert np.array_equal(np.load(tmp_path / "samples.npy"), np.load(quick_run / "samples.npy"))
+    assert (tmp_path / "figures/samples.png").exists()
+    with pytest.raises(UsageError, match="There is no data"):
+        run_here(["stages=[test,sample]", f"ckpt_path={quick_run}"], tmp_path)
+
+
+def test_kept_weights_are_tested_and_drawn_from_but_not_trained_on(quick_run, tmp_path):
+    keep_weights(quick_run / "checkpoints/best.ckpt", kept := tmp_path / "best.ckpt")
+    assert kept.stat().st_size < 0.5 * (quick_run / "checkpoints/best.ckpt").stat().st_size
+    run_here(["stages=[test,sample]", f"ckpt_path={kept}"], tmp_path / "run")
+    first, again = (json.loads((run / "metrics.json").read_text()) for run in (quick_run, tmp_path / "run"))
+    assert again["test/bits_per_dim"] == first["test/bits_per_dim"]
+    with pytest.raises(UsageError, match="holds trained weights alone"):
+        run_here(["stages=[fit]", f"ckpt_path={kept}"], tmp_path / "trained")
 
 
 def test_the_checkpoints_configuration_holds_and_words_win(quick_run, tmp_path):

@@ -171,17 +171,18 @@ class PixelRNN(Task):
                 logger.experiment.add_image("samples", grid, global_step=step, dataformats="HWC")
 
     def stage_sample(self, run: Any) -> None:
-        """Draws images; leaves `samples.npy`, and a picture of them beside as many test images."""
+        """Draws images; leaves `samples.npy`, and their picture, beside as many test images where there is data."""
         drawn = self._draw(self.samples)
         save_array(run.folder / "samples.npy", drawn)
-        real = np.asarray(run.datamodule.splits["test"].images[: len(drawn)])
         spec = self.network.spec
         by_class = self.network.class_biases and self.label is None
         title = f"drawn, temperature {self.temperature:g}"
         title += f", a row a class: 0 to {spec.classes - 1}" if by_class else ""
         title += f", class {self.label}" if self.label is not None else ""
         columns = len(drawn) // spec.classes if by_class else None
-        grids = {title: drawn, "real (test images)": real}
+        grids = {title: drawn}
+        if run.datamodule.splits:
+            grids["real (test images)"] = np.asarray(run.datamodule.splits["test"].images[: len(drawn)])
         save_grids(run.folder / "figures" / "samples.png", grids, spec.levels, columns)
         self._show_on_board(run.trainer, drawn)
 
