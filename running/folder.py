@@ -92,13 +92,13 @@ def write_predictions(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(unfinished, **arrays)
 
 
-def read_predictions(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of predictions.npz; nothing in the file can run code.
+def read_predictions(folder: Path, name: str = "predictions.npz") -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz, or of another stage's file; nothing in the file can run code.
 
     Raises:
         UsageError: it is damaged, or holds Python objects.
     """
-    path = folder / "predictions.npz"
+    path = folder / name
     try:
         with np.load(path, allow_pickle=False) as loaded:
             return dict(loaded)

@@ -112,6 +112,10 @@ STAGES = [
 TRAINER = [
     ("seed=-1", "seed is -1, but it must be a whole number from 0 to 4294967295."),
     ("data.seed=-1", "data.seed is -1, but it must be a whole number"),
+    ("task=char_lm task.module.adapt_lr=[]", "task.module.adapt_lr is []"),
+    ("task=char_lm task.module.adapt_lr=[0.1,-1]", "but it must be a number above 0, or several"),
+    ("task=char_lm task.module.adapt_lr=fast", "task.module.adapt_lr is 'fast', but it must be a list"),
+    ("task=char_lm task.module.adapt_window=0", "task.module.adapt_window is 0, but it must be from 1"),
     ("average=1.0", "average is 1.0, but it must be a number from 0 up to, not including, 1."),
     ("average=yes", "average is 'yes', but it must be a number from 0"),
     ("budget.minutes=0", "budget.minutes is 0, but it must be a number above 0, or null."),

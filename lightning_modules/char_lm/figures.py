@@ -122,6 +122,20 @@ def save_window_curves(path: Path, curves: Mapping[str, np.ndarray], unit: str) 
     save(figure, path)
 
 
+def save_along(path: Path, curves: Mapping[str, np.ndarray], unit: str, pieces: int = 40) -> None:
+    """Mean nats along a stretch, of so many pieces of it."""
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for name, nats in curves.items():
+        parts = np.array_split(nats, min(pieces, len(nats)))
+        ends = np.cumsum([len(part) for part in parts])
+        axis.plot(ends, [part.mean() for part in parts], "o-", markersize=3, label=f"{name}, mean {nats.mean():.4f}")
+    axis.set_xlabel(f"place in the stretch, {unit}s")
+    axis.set_ylabel(f"nats per {unit}")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save(figure, path)
+
+
 def save_quotation(path: Path, lengths: Sequence[int], fractions: Mapping[str, Sequence[float]], unit: str) -> None:
     """Which part of runs of so many tokens stands in the training text, for each group of texts."""
     figure, axis = plt.subplots(figsize=(7, 4))

@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
+from datamodules.files import whole_file
 from datamodules.text import SCORINGS
 from datamodules.text_loader import TextBatch
 from datamodules.vocabulary import UNKNOWN, decode, encode
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Task, gathered, split_means
+from lightning_modules.char_lm.dynamic import dynamic_scores
 from lightning_modules.char_lm.generation import generate
 from lightning_modules.char_lm.recurrent import RecurrentLM, State, detached, select_rows
 from lightning_modules.char_lm.report import report_sections
@@ -52,6 +54,8 @@ class CharLM(Task):
         temperature: of the texts, one or several.
         top_k: generate from so many most probable characters; None: all.
         top_p: generate from the nucleus of this probability; None: all.
+        adapt_lr: learning rates of the stage `adapt`, of which it takes the best on validation text.
+        adapt_window: codes between two of its steps.
         seed: of generation, apart from the training's random numbers.
 
     Raises:
@@ -70,6 +74,8 @@ class CharLM(Task):
         temperature: float | Sequence[float] = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        adapt_lr: float | Sequence[float] = (0.03, 0.1, 0.3),
+        adapt_window: int = 32,
         seed: int = 0,
     ):
         super().__init__(network, optimizer, scheduler)
@@ -77,6 +83,12 @@ class CharLM(Task):
         check_generation(length, draws, self.temperatures, top_k, top_p)
         if not 0 <= forget <= 1:
             raise UsageError(f"task.module.forget is {forget}, but a chance lies between 0 and 1.")
+        self.adapt_lr = [adapt_lr] if isinstance(adapt_lr, (int, float)) else list(adapt_lr)
+        self.adapt_window = adapt_window
+        if not self.adapt_lr or not all(isinstance(lr, (int, float)) and 0 < lr < math.inf for lr in self.adapt_lr):
+            raise UsageError(f"task.module.adapt_lr is {adapt_lr}, but it must be a number above 0, or several.")
+        if not isinstance(adapt_window, int) or not 1 <= adapt_window <= MOST:
+            raise UsageError(f"task.module.adapt_window is {adapt_window}, but it must be from 1 to {MOST}.")
         self.prompt = None if prompt is None else str(prompt)
         if self.prompt is not None:
             self._codes_of(self.prompt)
@@ -220,6 +232,34 @@ class CharLM(Task):
         self._show_on_board(run.trainer, drawn)
         for entry in drawn:
             log.info("temperature %g:\n%s%s\n", entry["temperature"], entry["prompt"], entry["text"])
+
+    def stage_adapt(self, run: Any) -> None:
+        """Dynamic evaluation: scores the test stretch with weights that go on learning from what they have scored.
+
+        Logs `test/loss_dynamic` and so on beside the carried and reset figures; leaves `adapted.npz`.
+
+        Raises:
+            UsageError: validation text is not a stretch of its own, on which a learning rate could be chosen.
+        """
+        data = run.datamodule
+        if data.split != "temporal":
+            raise UsageError("stages=[adapt] needs validation text of its own: train with data.split=temporal.")
+        tried = {}
+        for lr in self.adapt_lr:
+            nats = dynamic_scores(self.network, data.scored("val", "carried"), lr, self.adapt_window).nats
+            loss = nats.double().mean().item()
+            tried[lr] = loss if math.isfinite(loss) else math.inf
+            log.info("adapt: learning rate %g: val/loss_dynamic %.4f", lr, loss)
+        lr = min(tried, key=tried.get)
+        nats, hits = dynamic_scores(self.network, data.scored("test", "carried"), lr, self.adapt_window)
+        loss = nats.double().mean().item()
+        figures = {"loss": loss, "perplexity": math.exp(loss), f"bits_per_{self.network.spec.unit}": loss / math.log(2)}
+        figures["accuracy"] = hits.double().mean().item()
+        run.metrics |= {f"test/{name}_dynamic": value for name, value in figures.items()}
+        run.metrics |= {"val/loss_dynamic": tried[lr], "adapt/lr": lr, "adapt/window": self.adapt_window}
+        log.info("adapt: %s", "  ".join(f"test/{name}_dynamic {value:.4f}" for name, value in figures.items()))
+        with whole_file(run.folder / "adapted.npz") as unfinished:
+            np.savez_compressed(unfinished, nats=nats.numpy(), hit=hits.numpy())
 
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows."""

@@ -17,6 +17,7 @@ from lightning_modules.char_lm.figures import (
     Block,
     can_be_drawn,
     coloured_html,
+    save_along,
     save_bars,
     save_coloured_text,
     save_quotation,
@@ -47,6 +48,8 @@ def report_sections(network: RecurrentLM, run: Any) -> list[Section]:
             groups_section(network, run, tested),
             *window_sections(run, tested),
         ]
+    if "test/loss_dynamic" in run.metrics:
+        sections.append(adapting_section(run))
     sections.append(units_section(network, run))
     return sections
 
@@ -56,7 +59,8 @@ def likelihood_table(network: RecurrentLM, run: Any) -> str:
     unit, metrics, model = network.spec.unit, run.metrics, run.config.choices.model
     scoring = run.datamodule.scoring
     rows = [("uniform guess", math.log(len(network.spec.tokens)), None, "")]
-    names = {"train": "train/{}", "val": "val/{}", "test, carried": "test/{}_carried", "test, reset": "test/{}_reset"}
+    names = {"train": "train/{}", "val": "val/{}", "test, carried": "test/{}_carried", "test, reset": "test/{}_reset",
+             "test, dynamic": "test/{}_dynamic"}  # fmt: skip
     for name, key in names.items():
         if key.format("loss") in metrics:
             how = {"train": ", while training", "val": f", {scoring}"}.get(name, "")
@@ -169,6 +173,22 @@ def window_sections(run: Any, tested: dict[str, np.ndarray]) -> list[Section]:
         f"carried through: how soon a network that starts from nothing catches up."
     )
     return [Section("Carried and reset", text, "figures/windows.png")]
+
+
+def adapting_section(run: Any) -> Section:
+    """What weights that go on learning gain along the test stretch."""
+    curves = {"dynamic": read_predictions(run.folder, "adapted.npz")["nats"]}
+    if (run.folder / "predictions.npz").exists():
+        curves["carried"] = read_predictions(run.folder)["nats_carried"]
+    unit = run.datamodule.unit
+    save_along(run.folder / "figures" / "adapting.png", curves, unit)
+    text = (
+        "The test stretch from its beginning to its end: scored by the trained weights, state carried, and by weights "
+        f"that after every {run.metrics['adapt/window']} {unit}s, once these are scored, take a step of gradient descent "
+        f"on them (dynamic evaluation, Krause et al. 2018; the learning rate, {run.metrics['adapt/lr']:g}, is the best on "
+        "validation text)."
+    )
+    return Section("Going on to learn", text, "figures/adapting.png")
 
 
 def units_section(network: RecurrentLM, run: Any) -> Section:
