@@ -180,13 +180,12 @@ def adapting_section(run: Any) -> Section:
     curves = {"dynamic": read_predictions(run.folder, "adapted.npz")["nats"]}
     if (run.folder / "predictions.npz").exists():
         curves["carried"] = read_predictions(run.folder)["nats_carried"]
-    unit = run.datamodule.unit
+    unit, lr, window = run.datamodule.unit, run.metrics["adapt/lr"], run.metrics["adapt/window"]
     save_along(run.folder / "figures" / "adapting.png", curves, unit)
     text = (
         "The test stretch from its beginning to its end: scored by the trained weights, state carried, and by weights "
-        f"that after every {run.metrics['adapt/window']} {unit}s, once these are scored, take a step of gradient descent "
-        f"on them (dynamic evaluation, Krause et al. 2018; the learning rate, {run.metrics['adapt/lr']:g}, is the best on "
-        "validation text)."
+        f"that after every {window} {unit}s, once these are scored, take a step of gradient descent on them (dynamic "
+        f"evaluation, Krause et al. 2018; the learning rate, {lr:g}, is the best on validation text)."
     )
     return Section("Going on to learn", text, "figures/adapting.png")
 
