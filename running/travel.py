@@ -13,7 +13,9 @@ import math
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -58,11 +60,13 @@ def pack(run: Path, parts: Path, part_mib: float = 15, most_mib: float = 60) -> 
             f"'{last}' takes {len(content) / MIB:.1f} MiB even when rounded, more than {most_mib:g}: give a larger"
             " --most."
         )
-    size = int(part_mib * MIB)
+    size = max(1, int(part_mib * MIB))
     pieces = [content[start : start + size] for start in range(0, len(content), size)]
     for number, piece in enumerate(pieces):
         with whole_file(parts / f"state.{number}") as unfinished:
             unfinished.write_bytes(piece)
+    for stale in set(parts.glob("state.*[0-9]")) - {parts / f"state.{number}" for number in range(len(pieces))}:
+        stale.unlink()
     sums = {"sha256": [hashlib.sha256(piece).hexdigest() for piece in pieces]}
     write_text(parts / "state.json", json.dumps(sums, indent=2) + "\n")
     how = "exact" if dtype is None else f"moments rounded to {dtype.itemsize * 8} bits, without the best checkpoint"
@@ -80,12 +84,14 @@ def unpack(parts: Path, run: Path) -> str:
     """
     if (run / LAST).exists():
         raise UsageError(f"'{run}' holds a run: give another folder.")
-    with tarfile.open(fileobj=io.BytesIO(read_parts(parts))) as packed:
-        for member in packed.getmembers():
-            with whole_file(inside(run, member.name)) as unfinished:
-                unfinished.write_bytes(packed.extractfile(member).read())
-    with whole_file(run / LAST) as unfinished:
-        unfinished.write_bytes(saved(full(read_checkpoint(run / LAST))))
+    files = members(read_parts(parts), parts)
+    with TemporaryDirectory() as folder:
+        packed = Path(folder) / "last.ckpt"
+        packed.write_bytes(files.pop(LAST))
+        last = saved(full(read_checkpoint(packed)))
+    for name, content in {**files, LAST: last}.items():  # the last one says that all is there
+        with whole_file(run / name) as unfinished:
+            unfinished.write_bytes(content)
     return f"The run goes on with: python train.py ckpt_path={run / LAST}"
 
 
@@ -115,12 +121,20 @@ def read_parts(parts: Path) -> bytes:
     return b"".join(pieces)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A member's place; a name that leads out of the folder is refused."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"The packed run holds '{name}', which lies outside a run's folder: pack it again.")
-    return path
+def members(content: bytes, parts: Path) -> dict[str, bytes]:
+    """The files of a packed run by name; others than those that `pack` puts there are refused."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as packed:
+            files = {member.name: packed.extractfile(member).read() for member in packed if member.isfile()}
+    except tarfile.TarError as error:
+        raise UsageError(f"'{parts}' holds no packed run: pack it again.") from error
+    known = [LAST, BEST, *CARRIED]
+    for name in files:
+        if ".." in name or not any(fnmatch(name, pattern) for pattern in known):
+            raise UsageError(f"'{parts}' holds '{name}', which is none of a packed run's files: pack it again.")
+    if LAST not in files:
+        raise UsageError(f"'{parts}' holds no checkpoint: pack it again.")
+    return files
 
 
 def saved(checkpoint: dict[str, Any]) -> bytes:
@@ -196,7 +210,7 @@ def main(words: Sequence[str] | None = None) -> str:
     args = parser.parse_args(words)
     if args.what == "unpack":
         return unpack(args.source, args.target)
-    if not (args.part > 0 and args.most > 0):
+    if not (0 < args.part < math.inf and 0 < args.most < math.inf):
         raise UsageError("--part and --most must be numbers above 0, in MiB.")
     return pack(args.source, args.target, args.part, args.most)
 

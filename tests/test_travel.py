@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -111,7 +114,17 @@ def test_what_cannot_be_packed_or_unpacked_is_said(run, tmp_path):
     part.write_bytes(b"x" + part.read_bytes()[1:])
     with pytest.raises(UsageError, match=r"state\.1' is damaged"):
         travel.main(["unpack", str(tmp_path / "parts"), str(tmp_path / "back")])
-    part.unlink()
+    (tmp_path / "parts/state.json").write_text(json.dumps({"sha256": [hashlib.sha256(b"x").hexdigest()]}))
+    (tmp_path / "parts/state.0").write_bytes(b"x")
+    with pytest.raises(UsageError, match="holds no packed run"):
+        travel.main(["unpack", str(tmp_path / "parts"), str(tmp_path / "back")])
+    with tarfile.open(tmp_path / "parts/state.0", "w") as packed:
+        packed.add(run / "config.yaml", "../config.yaml")
+    content = (tmp_path / "parts/state.0").read_bytes()
+    (tmp_path / "parts/state.json").write_text(json.dumps({"sha256": [hashlib.sha256(content).hexdigest()]}))
+    with pytest.raises(UsageError, match=r"holds '\.\./config\.yaml', which is none"):
+        travel.main(["unpack", str(tmp_path / "parts"), str(tmp_path / "back")])
+    (tmp_path / "parts/state.0").unlink()
     with pytest.raises(UsageError, match="does not hold all parts"):
         travel.main(["unpack", str(tmp_path / "parts"), str(tmp_path / "back")])
     assert not (tmp_path / "back").exists()
