@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
 from running.sweep import STAGES_FILE
+from running.targets import CONF
 
 PARSER = OverridesParser.create()
 
@@ -90,7 +91,7 @@ def plan(overrides: Sequence[Override]) -> tuple[list[list[str]], dict[str, list
             raise UsageError(f"{key} has no list of values: an ablation needs one, such as {key}=1,2,3.")
         elif key == "seed":
             seeds = [[f"seed={value}"] for value in override.sweep_string_iterator()]
-        elif "." not in key:
+        elif (CONF / key.split("@")[0]).is_dir():
             raise UsageError(f"{key} is a group: an ablation varies single keys, such as optimizer.lr=0.001,0.01.")
         else:
             texts = override.sweep_string_iterator()

@@ -79,6 +79,12 @@ def test_a_stage_without_any_result_ends_it(tmp_path):
         run([], lambda words: -math.inf, tmp_path)
 
 
+def test_a_key_that_is_in_no_group_is_varied_like_others(tmp_path):
+    run(["average=0.0,0.9"], lambda words: float("average" in words), tmp_path)
+    (told,) = [stage for stage in json.loads((tmp_path / "stages.json").read_text()) if stage["key"] == "average"]
+    assert told["carried"] == 0.9
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
