@@ -98,7 +98,8 @@ def results_page(results: Path) -> str:
     runs = kept_runs(results)
     lines = [INTRODUCTION]
     for task, data in sorted({(config["choices"]["task"], config["choices"]["data"]) for _, config, _ in runs}):
-        shown = OmegaConf.load(REPOSITORY / "conf" / "task" / f"{task}.yaml").task.shown
+        node = OmegaConf.load(REPOSITORY / "conf" / "task" / f"{task}.yaml").task
+        shown = [*node.shown, *node.get("shown_of_other_stages", [])]
         columns = ["run", "parameters", "steps", "minutes", "train", "val", *(f"test {words(name)}" for name in shown)]
         lines += [f"## {task}: {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
         for name, config, metrics in runs:
