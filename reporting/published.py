@@ -58,6 +58,6 @@ def text(value: Any) -> str:
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Each dotted key's last part, where no other key has the same."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
+    """Each dotted key's last part, where no other key has the same; what a group calls is named as the group."""
+    last = [key.removesuffix("._target_").rsplit(".", 1)[-1] for key in keys]
     return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}

@@ -70,7 +70,7 @@ class Run:
             first, last = key.split(".")[0], key.split(".")[-1]
             aside = (
                 last in ("seed", "cache")
-                or last.startswith("_")
+                or (last.startswith("_") and key != "optimizer._target_")  # which an ablation varies
                 or (key == "data.path" and value == self.config["paths"].get("data"))
             )
             if first not in LEFT_OUT and not aside and (first != "task" or key.startswith("task.module.")):

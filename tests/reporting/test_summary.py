@@ -94,6 +94,18 @@ def sweep(tmp_path) -> Path:
     return tmp_path
 
 
+def test_an_ablation_over_optimizers_has_its_stages(tmp_path):
+    key = "optimizer._target_"
+    for number, (name, value) in enumerate([("torch.optim.Adam", 3.0), ("torch.optim.RMSprop", 2.0)]):
+        make_run(tmp_path / str(number), value=value, **{"optimizer___target_": name})
+    stage = {"key": key, "trials": [{key: "torch.optim.Adam"}, {key: "torch.optim.RMSprop"}]}
+    (tmp_path / "stages.json").write_text(json.dumps([stage | {"carried": "torch.optim.RMSprop"}]))
+    write_summary([tmp_path], tmp_path)
+    page = (tmp_path / "summary.md").read_text()
+    assert "|  | optimizer | train bits/dim | val bits/dim |" in page
+    assert "| 1 | **torch.optim.RMSprop** ← |  | 2.0000 |" in page
+
+
 def test_the_page_has_the_answer(sweep):
     (summary,) = write_summary([sweep], sweep)
     page = (sweep / "summary.md").read_text()
