@@ -1,0 +1,44 @@
+"""The trained network kept under results/: small, whole, and as likely as its figures say."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from datamodules.mnist import MNIST
+from running.load import load_run, read_checkpoint
+from tests.conftest import REPOSITORY, real_data, run_here
+
+KEPT = REPOSITORY / "results/pixelrnn/mnist_record"
+
+
+def test_it_is_small_and_names_nobodys_folders():
+    assert (KEPT / "best.ckpt").stat().st_size <= 2 * 2**20
+    config = read_checkpoint(KEPT / "best.ckpt")["config"]
+    assert config["ckpt_path"] is None and "/tmp" not in str(config) and "/home" not in str(config)
+
+
+def test_a_newcomer_draws_from_it_without_the_data(tmp_path):
+    words = ["stages=[sample]", f"ckpt_path={KEPT / 'best.ckpt'}", "task.module.samples=2", f"paths.data={tmp_path}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        run_here([*words, f"paths.cache={tmp_path}"], tmp_path / "run")
+    assert (tmp_path / "run/figures/samples.png").stat().st_size > 1000
+
+
+def test_its_likelihood_is_the_codecs(tmp_path):
+    """Of the test images that the kept run wrote to one file: what it took, and what the network says."""
+    real_data("mnist")
+    metrics = json.loads((KEPT / "metrics.json").read_text())
+    network, spec, config = load_run(KEPT / "best.ckpt")
+    data = MNIST(config.data.path, tmp_path, binarize="static")
+    data.prepare_data()
+    count = metrics["compress/images"]
+    images, labels = (torch.from_numpy(part[:count].copy()) for part in data.splits["test"])
+    with torch.no_grad():
+        bits = network.nats(images, labels.long()).mean().item() / math.log(2)
+    assert bits == pytest.approx(metrics["compress/stated_bits_per_dim"], rel=1e-3)
+    assert bits == pytest.approx(metrics["compress/file_bits_per_dim"], rel=0.03)
