@@ -41,4 +41,5 @@ def test_its_likelihood_is_the_codecs(tmp_path):
     with torch.no_grad():
         bits = network.nats(images, labels.long()).mean().item() / math.log(2)
     assert bits == pytest.approx(metrics["compress/stated_bits_per_dim"], rel=1e-3)
-    assert bits == pytest.approx(metrics["compress/file_bits_per_dim"], rel=0.03)
+    in_file = metrics["compress/file_bits_per_dim"]
+    assert 0 < (in_file - bits) * count * spec.dims / 8 < 300, "bytes: the file's header, and the coder's loss"
