@@ -28,6 +28,7 @@ from benchmarks import data, recurrence, sampling, step, text
 from lightning_modules.char_lm import leakage
 from lightning_modules.pixelrnn import receptive_fields
 from reporting import compare, results, summary
+from running import travel
 from running.check import CONF, check_command
 from running.limits import NULL_KINDS
 from running.load import read_checkpoint
@@ -43,6 +44,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "reporting.results": lambda: results.main(sys.argv[1:]),
     "lightning_modules.char_lm.leakage": leakage.command,
     "lightning_modules.pixelrnn.receptive_fields": receptive_fields.main,
+    "running.travel": travel.command,
     "benchmarks.data": data.main,
     "benchmarks.recurrence": recurrence.main,
     "benchmarks.sampling": sampling.main,
@@ -264,6 +266,12 @@ OTHERS = [
     ("reporting.summary", "text.txt", "There is no folder 'text.txt'"),
     ("reporting.summary", "pixelrnn char_lm", "Several folders: say where their summary goes, with --to FOLDER."),
     ("reporting.summary", "", "the following arguments are required: folder; --help shows what can be given."),
+    ("running.travel", "pack nowhere parts", "There is no checkpoint 'nowhere'"),
+    ("running.travel", "pack pixelrnn parts --most 0.001", "more than 0.001: give a larger --most."),
+    ("running.travel", "pack pixelrnn parts --most 0", "--part and --most must be numbers above 0, in MiB."),
+    ("running.travel", "unpack pixelrnn back", "'pixelrnn' does not hold all parts of a packed run: pack it again."),
+    ("running.travel", "unpack pixelrnn pixelrnn", "'pixelrnn' holds a run: give another folder."),
+    ("running.travel", "send pixelrnn back", "invalid choice: 'send'"),
     ("reporting.compare", "pixelrnn", "One run alone cannot be compared: give the folders of two or more."),
     (
         "reporting.compare",
