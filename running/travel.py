@@ -86,9 +86,9 @@ def unpack(parts: Path, run: Path) -> str:
         raise UsageError(f"'{run}' holds a run: give another folder.")
     files = members(read_parts(parts), parts)
     with TemporaryDirectory() as folder:
-        packed = Path(folder) / "last.ckpt"
-        packed.write_bytes(files.pop(LAST))
-        last = saved(full(read_checkpoint(packed)))
+        unfinished = Path(folder) / "last.ckpt"
+        unfinished.write_bytes(files.pop(LAST))
+        last = saved(full(read_checkpoint(unfinished)))
     for name, content in {**files, LAST: last}.items():  # the last one says that all is there
         with whole_file(run / name) as unfinished:
             unfinished.write_bytes(content)
