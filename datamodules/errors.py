@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 
@@ -21,6 +21,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def run_tool(main: Callable[[Sequence[str]], object]) -> None:
+    """Runs a tool on the command's words and prints what it returns; a mistake is one sentence, with exit status 1."""
+    try:
+        print(main(sys.argv[1:]))
+    except UsageError as error:
+        sys.exit(str(error))
 
 
 class Arguments(argparse.ArgumentParser):

@@ -6,7 +6,6 @@ a bootstrap interval, their curves, and what their task adds. Every run is compa
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from hydra.utils import get_class
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 
-from datamodules.errors import Arguments, UsageError
+from datamodules.errors import Arguments, UsageError, run_tool
 from lightning_modules.base import ComparedRun, Task
 from reporting.figures import read_curves, save
 from reporting.report import Section, number, page, write_text
@@ -29,7 +28,7 @@ LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices",
 ALWAYS = ("commit", "machine", "command")
 
 
-def main(words: Sequence[str] | None = None) -> Path:
+def main(words: Sequence[str]) -> Path:
     """Writes the page; returns its path.
 
     Raises:
@@ -221,13 +220,5 @@ def save_compared_curves(path: Path, runs: Sequence[ComparedRun]) -> bool:
     return True
 
 
-def command() -> None:
-    """Prints the page's path; a mistake is one sentence on stderr and exit status 1."""
-    try:
-        print(main())
-    except UsageError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    command()
+    run_tool(main)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from datamodules.errors import Arguments, UsageError
+from datamodules.errors import Arguments, UsageError, run_tool
 from datamodules.files import whole_file
 from reporting.published import Figure, published_figures
 from reporting.report import write_text
@@ -176,25 +175,21 @@ def row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(words: Sequence[str]) -> None:
-    """A mistake is one sentence on stderr and exit status 1."""
+def main(words: Sequence[str]) -> Path:
     parser = Arguments(prog="python -m reporting.results", description="Writes RESULTS.md, keeping a run first.")
     parser.add_argument("run", nargs="?", type=Path, help="a run's folder")
     parser.add_argument("name", nargs="?", help="what to keep it as, such as pixelrnn/digits")
     parser.add_argument("figures", nargs="*", metavar="figure", help="names of files in its figures/")
     parser.add_argument("--weights", action="store_true", help="keep its best weights too")
     args = parser.parse_intermixed_args(words)
-    try:
-        if args.run and not args.name:
-            raise UsageError("Say under which name to keep the run: python -m reporting.results RUN NAME [FIGURE …]")
-        if args.run:
-            if not re.fullmatch(r"[\w-]+(/[\w-]+)*", args.name):
-                raise UsageError(f"{args.name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
-            keep(args.run, REPOSITORY / "results" / args.name, args.figures, args.weights)
-        print(write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results")))
-    except UsageError as error:
-        sys.exit(str(error))
+    if args.run and not args.name:
+        raise UsageError("Say under which name to keep the run: python -m reporting.results RUN NAME [FIGURE …]")
+    if args.run:
+        if not re.fullmatch(r"[\w-]+(/[\w-]+)*", args.name):
+            raise UsageError(f"{args.name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
+        keep(args.run, REPOSITORY / "results" / args.name, args.figures, args.weights)
+    return write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_tool(main)

@@ -152,7 +152,7 @@ def varied_keys(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     named = {word.lstrip("+~").split("=", 1)[0] for run in runs for word in run.words}
     varied, following = [key for key in differing if key in named], []
     for key in differing:
-        if key not in varied:
+        if key not in varied and not key.endswith("._target_"):  # a group's choice says it
             (following if determined(key, varied, runs) else varied).append(key)
     return varied, following
 

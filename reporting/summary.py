@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import Arguments, UsageError
+from datamodules.errors import Arguments, UsageError, run_tool
 from reporting.published import text
 from reporting.report import page, write_text
 from reporting.runs import Setting, Summary, read_summaries, with_interval
@@ -104,20 +103,18 @@ def csv_row(summary: Summary, setting: Setting) -> dict[str, Any]:
     return row
 
 
-def main(words_given: Sequence[str]) -> None:
+def main(words_given: Sequence[str]) -> str:
     parser = Arguments(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="+", type=Path, help="a sweep's folder, or any folder that holds runs")
     parser.add_argument("--to", type=Path, help="where the summary goes; needed for several folders")
     given = parser.parse_args(words_given)
+    if len(given.folder) > 1 and given.to is None:
+        raise UsageError("Several folders: say where their summary goes, with --to FOLDER.")
     try:
-        if len(given.folder) > 1 and given.to is None:
-            raise UsageError("Several folders: say where their summary goes, with --to FOLDER.")
-        print(outline(write_summary(given.folder, given.to or given.folder[0])))
-    except UsageError as error:
-        sys.exit(str(error))
+        return outline(write_summary(given.folder, given.to or given.folder[0]))
     except OSError as error:
-        sys.exit(f"The summary cannot be written: {error}.")
+        raise UsageError(f"The summary cannot be written: {error}.") from error
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_tool(main)

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.errors import Arguments, UsageError
+from datamodules.errors import Arguments, UsageError, run_tool
 from datamodules.files import whole_file
 from reporting.report import write_text
 from running.averaging import PREFIX
@@ -199,7 +198,7 @@ def without_best(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint | {"callbacks": {k: v for k, v in callbacks.items() if not k.startswith("ModelCheckpoint")}}
 
 
-def main(words: Sequence[str] | None = None) -> str:
+def main(words: Sequence[str]) -> str:
     """Packs or unpacks; returns what was done, in words."""
     parser = Arguments(prog="python -m running.travel", description="A run in training as small files, and back.")
     parser.add_argument("what", choices=["pack", "unpack"])
@@ -215,13 +214,5 @@ def main(words: Sequence[str] | None = None) -> str:
     return pack(args.source, args.target, args.part, args.most)
 
 
-def command() -> None:
-    """Prints what was done; a mistake is one sentence on stderr and exit status 1."""
-    try:
-        print(main())
-    except UsageError as error:
-        sys.exit(str(error))
-
-
 if __name__ == "__main__":
-    command()
+    run_tool(main)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib import pyplot as plt
 
-from datamodules.errors import UsageError
+from datamodules.errors import UsageError, run_tool
 from reporting.figures import save
 from reporting.report import write_text
 from reporting.statistics import half_interval
@@ -145,7 +144,7 @@ def save_figure(path: Path, results: Sequence[Result]) -> None:
     save(figure, path)
 
 
-def main(words: Sequence[str]) -> None:
+def main(words: Sequence[str]) -> str:
     if len(words) != 1:
         raise UsageError("Give one folder: python -m lightning_modules.char_lm.leakage multiruns/char_split/…")
     folder = Path(words[0])
@@ -153,16 +152,8 @@ def main(words: Sequence[str]) -> None:
     text = page(results)
     write_text(folder / "leakage.md", text)
     save_figure(folder / "leakage.png", results)
-    print(text)
-
-
-def command() -> None:
-    """A mistake is one sentence on stderr and exit status 1."""
-    try:
-        main(sys.argv[1:])
-    except UsageError as error:
-        sys.exit(str(error))
+    return text
 
 
 if __name__ == "__main__":
-    command()
+    run_tool(main)

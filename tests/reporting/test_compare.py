@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.errors import UsageError
-from reporting.compare import bootstrap, command, differing_settings, main, names, read_runs
+from datamodules.errors import UsageError, run_tool
+from reporting.compare import bootstrap, differing_settings, main, names, read_runs
 from tests.conftest import run_here
 
 WORDS = ["task=classification", "model.filters=4", "model.depth=3", "patience=null", "trainer.max_epochs=2"]
@@ -128,4 +128,4 @@ def test_what_is_no_run_is_refused(two_runs, tmp_path):
 def test_a_mistake_is_one_sentence_and_no_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path), str(tmp_path)])
     with pytest.raises(SystemExit, match=r"holds no config\.yaml"):
-        command()
+        run_tool(main)
