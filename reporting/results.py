@@ -134,8 +134,8 @@ def published_tables(runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]
         lines += [
             f"### {data}",
             "",
-            "| published | metric | theirs | ours | our run | source |",
-            "|---|---|---:|---:|---|---|",
+            "| published | metric | theirs | ours | difference | our run | source |",
+            "|---|---|---:|---:|---:|---|---|",
         ]
         lines += [published_row(figure, runs) for figure in figures if figure.data == data]
         lines.append("")
@@ -157,8 +157,9 @@ def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict
         and figure.beside(config["choices"]["data"], dict(leaves(config)) | config["choices"])
     ]
     best = min(beside, key=on_validation, default=None) if figure.words else None
-    ours = f"{best[2][figure.metric]:.4f} | {best[0]}" if best else "not run | "
-    cells = [figure.name, words(figure.metric.replace("/", " ")), f"{figure.value:g}", ours, figure.source]
+    value = best and best[2][figure.metric]
+    ours = [f"{value:.4f}", f"{value - figure.value:+.4f}", best[0]] if best else ["not run", "", ""]
+    cells = [figure.name, words(figure.metric.replace("/", " ")), f"{figure.value:g}", *ours, figure.source]
     return f"| {' | '.join(cells)} |"
 
 
