@@ -39,7 +39,7 @@ class ConvSteps(Steps):
     def __init__(self, conv: MaskedConv2d, batch: int, width: int):
         height, self.kernel_width = conv.kernel_size
         self.reach = self.kernel_width // 2
-        weight = (conv.weight * conv.mask)[:, :, : height // 2 + 1]
+        weight = conv.masked_weight[:, :, : height // 2 + 1]
         self.weight, self.bias = weight.flatten(1), conv.bias
         self.rows = weight.new_zeros(batch, conv.in_channels, height // 2 + 1, width + 2 * self.reach)
 
@@ -60,7 +60,7 @@ class PointSteps(Steps):
     """A masked 1×1 convolution: nothing to keep."""
 
     def __init__(self, conv: MaskedConv2d, batch: int, width: int):
-        self.weight, self.bias = (conv.weight * conv.mask)[:, :, 0, 0], conv.bias
+        self.weight, self.bias = conv.masked_weight[:, :, 0, 0], conv.bias
 
     def step(self, x: Tensor, column: int) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -167,7 +167,7 @@ class NetworkSteps:
         *body, last = network.head
         self.head = SequenceSteps(nn.Sequential(*body), batch, width)
         levels = network.spec.levels
-        weight, bias = (last.weight * last.mask)[:, :, 0, 0], last.bias
+        weight, bias = last.masked_weight[:, :, 0, 0], last.bias
         self.channel_heads = list(zip(weight.split(levels), bias.split(levels), strict=True))
 
     def _scaled(self, pixel: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ class MaskedConv2d(nn.Conv2d):
         channels: the image's colour channels, which divide the features of every map.
         gates: the output is this many maps of features_out / gates, each with colour groups of its own. (Thirds of
             an LSTM's whole 4h-wide gate map would let colours leak from one gate's thirds to another's.)
+        gain: the weights are kept divided by it and multiplied by it where they are used, so that a step of Adam or
+            RMSProp changes them so many times as much (Karras et al. 2018, arXiv 1710.10196, section 4.1).
     """
 
     def __init__(
@@ -53,17 +55,22 @@ class MaskedConv2d(nn.Conv2d):
         kind: Literal["A", "B"],
         channels: int,
         gates: int = 1,
+        gain: float = 1.0,
     ):
         kernel = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
         super().__init__(features_in, features_out, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
         colours_out = colour_groups(features_out // gates, channels).repeat(gates)
         mask = causal_mask(kernel, kind, colour_groups(features_in, channels), colours_out)
         self.register_buffer("mask", mask, persistent=False)
+        self.gain = gain
+        with torch.no_grad():
+            self.weight.div_(gain)
 
     @property
     def masked_weight(self) -> Tensor:
-        """(features_out, features_in, kh, kw), zero wherever the mask is."""
-        return self.weight * self.mask
+        """(features_out, features_in, kh, kw) as they act: zero wherever the mask is, and times the gain."""
+        weight = self.weight * self.mask
+        return weight if self.gain == 1 else weight * self.gain
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, features_in, H, W) → (B, features_out, H, W)."""

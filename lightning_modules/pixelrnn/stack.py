@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,7 @@ class AutoregressiveNetwork(nn.Module):
         hidden: h, at least one feature per colour channel.
         layers: how many layers follow the first convolution; 0 or more.
         output_maps: features between the head's two convolutions; None: 2h.
+        head_gain: by how much faster the head's last weights learn, above 0 (1 in the paper); see `MaskedConv2d`.
         first_kernel: size of the first convolution, odd (7 in the paper).
         residual: add each layer's output to its input.
         skip: add a 1×1 convolution of each layer's output to the head's input.
@@ -48,6 +50,7 @@ class AutoregressiveNetwork(nn.Module):
         hidden: int,
         layers: int,
         output_maps: int | None = None,
+        head_gain: float = 1.0,
         first_kernel: int = 7,
         residual: bool = True,
         skip: bool = False,
@@ -59,6 +62,8 @@ class AutoregressiveNetwork(nn.Module):
         spec = require_images(spec, type(self).__name__)
         check_sizes(spec, hidden=hidden, layers=layers, output_maps=output_maps, dropout=dropout)
         check_odd(first_kernel=first_kernel)
+        if not 0 < head_gain < math.inf:
+            raise UsageError(f"model.head_gain is {head_gain}, but it must be a number above 0 (1: as in the paper).")
         if conditional and not layers:
             raise UsageError("model.conditional=true needs layers to be conditional in: model.layers is 0.")
         if conditional and not spec.classes:
@@ -80,7 +85,7 @@ class AutoregressiveNetwork(nn.Module):
             nn.ReLU(),
             MaskedConv2d(2 * hidden, output_maps, 1, "B", channels),
             nn.ReLU(),
-            MaskedConv2d(output_maps, channels * spec.levels, 1, "B", channels),
+            MaskedConv2d(output_maps, channels * spec.levels, 1, "B", channels, gain=head_gain),
         )
 
     def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -115,6 +115,22 @@ def test_a_batchs_logits_never_exist_at_once(monkeypatch):
     assert max(sizes) <= 2**14 and sum(sizes) == 2 * 4 * spec.dims * 256, "once forward, once for the backward pass"
 
 
+def test_a_gain_changes_how_fast_the_heads_last_weights_learn_and_nothing_else():
+    images, changes, outputs = random_images(ImageSpec(3, 5, 4, 6), 2), [], []
+    for gain in (1.0, 8.0):
+        torch.manual_seed(0)
+        made = PixelCNN(ImageSpec(3, 5, 4, 6), hidden=6, layers=1, head_gain=gain)
+        outputs.append(made(images))
+        before = made.head[-1].masked_weight.detach()
+        made.nats(images).mean().backward()
+        torch.optim.Adam(made.parameters(), lr=0.01).step()
+        changes.append(made.head[-1].masked_weight.detach() - before)
+    torch.testing.assert_close(*outputs)
+    moved = changes[0].abs() > 0.0099  # where Adam's epsilon does not count
+    assert moved.any()
+    torch.testing.assert_close(changes[1][moved], 8 * changes[0][moved], rtol=0.02, atol=0)
+
+
 def test_image_nats_are_those_of_each_sub_pixels_softmax():
     images = torch.tensor([[[[0, 2]]]])
     logits = torch.randn(1, 3, 1, 1, 2)
@@ -134,6 +150,7 @@ def test_image_nats_are_those_of_each_sub_pixels_softmax():
         ({"kernel": 2}, "odd"),
         ({"output_maps": 2}, "at least 3"),
         ({"dropout": 1.0}, "probability"),
+        ({"head_gain": 0.0}, "above 0"),
     ],
 )
 def test_impossible_sizes_are_refused_in_a_sentence(sizes, message):

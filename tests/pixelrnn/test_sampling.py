@@ -10,7 +10,13 @@ from lightning_modules.pixelrnn.incremental import NetworkSteps
 from lightning_modules.pixelrnn.sampling import complete, complete_by_full_passes
 from tests.pixelrnn.networks import NETWORKS, make, random_images
 
-VARIANTS = [{}, {"skip": True}, {"residual": False}, {"conditional": True, "hidden": 7}, {"initial_state": "zero"}]
+VARIANTS = [
+    {},
+    {"skip": True, "head_gain": 2.0},
+    {"residual": False},
+    {"conditional": True, "hidden": 7},
+    {"initial_state": "zero"},
+]
 
 
 def variant_of(network: type, spec: ImageSpec, variant: dict) -> torch.nn.Module:
