@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, Spec, require_images
-from lightning_modules.pixelrnn.masked import MaskedConv2d
+from lightning_modules.pixelrnn.masked import MaskedConv2d, colour_groups
 
-LOGITS_AT_ONCE = 2**20  # 4 MB in float32
+LOGITS_AT_ONCE = 2**24  # 64 MB in float32
 
 
 class AutoregressiveNetwork(nn.Module):
@@ -88,6 +88,9 @@ class AutoregressiveNetwork(nn.Module):
             MaskedConv2d(output_maps, channels * spec.levels, 1, "B", channels, gain=head_gain),
         )
 
+        groups = colour_groups(output_maps, channels)
+        self.maps_seen = [int((groups <= colour).sum()) for colour in range(channels)]  # by the logits of each colour
+
     def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Intensities (B, C, H, W), integer or floating, 0 … levels−1 → the head's input (B, 2h, H, W).
 
@@ -122,8 +125,9 @@ class AutoregressiveNetwork(nn.Module):
     def nats(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """−ln p of each sub-pixel given those before it: integers (B, C, H, W) → same.
 
-        The same as `sub_pixel_nats(self(images), images)`, in pieces: the logits of a batch of CIFAR-10 would take more
-        memory than all the rest. A piece's logits are formed anew for its backward pass.
+        The same as `sub_pixel_nats(self(images), images)`, without the products that the head's mask leaves out, and in
+        pieces: the logits of a hundred CIFAR-10 images would take more memory than all the rest. Where one piece does
+        not do, each one's logits are formed anew for its backward pass.
         """
         features = self.features(images, labels).permute(0, 2, 3, 1).flatten(0, 2)  # (B·H·W, 2h)
         targets = images.permute(0, 2, 3, 1).flatten(0, 2).long()
@@ -137,9 +141,21 @@ class AutoregressiveNetwork(nn.Module):
 
     def _piece_nats(self, features: Tensor, targets: Tensor) -> Tensor:
         """Features (n, 2h) and integers (n, C) of n pixels → nats (n, C)."""
-        out = self.head(features.T[None, :, :, None])  # a map of n × 1 pixels
-        logits = out[0, :, :, 0].T.reshape(-1, self.spec.levels)
-        return F.cross_entropy(logits, targets.flatten(), reduction="none").view_as(targets)
+        _, first, _, last = self.head
+        maps = F.relu(F.linear(F.relu(features), first.masked_weight[:, :, 0, 0], first.bias))
+        levels = self.spec.levels
+        of_colours = zip(
+            last.masked_weight[:, :, 0, 0].split(levels),
+            last.bias.split(levels),
+            self.maps_seen,
+            targets.unbind(1),
+            strict=True,
+        )
+        nats = [
+            F.cross_entropy(F.linear(maps[:, :seen], weight[:, :seen], bias), target, reduction="none")
+            for weight, bias, seen, target in of_colours
+        ]
+        return torch.stack(nats, dim=1)
 
 
 def sub_pixel_nats(logits: Tensor, images: Tensor) -> Tensor:
