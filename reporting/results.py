@@ -97,7 +97,7 @@ def results_page(results: Path) -> str:
     runs = kept_runs(results)
     lines = [INTRODUCTION]
     for task, data in sorted({(config["choices"]["task"], config["choices"]["data"]) for _, config, _ in runs}):
-        node = OmegaConf.load(REPOSITORY / "conf" / "task" / f"{task}.yaml").task
+        node = known_task(task)
         shown = [*node.shown, *node.get("shown_of_other_stages", [])]
         columns = ["run", "parameters", "steps", "minutes", "train", "val", *(f"test {words(name)}" for name in shown)]
         lines += [f"## {task}: {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
@@ -111,6 +111,11 @@ def results_page(results: Path) -> str:
         record = config["provenance"]
         lines.append(f"- **{name}**: `{record['command']}`; {record['machine']}; commit {record['commit']}")
     return "\n".join(lines) + "\n"
+
+
+def known_task(name: str) -> Any:
+    """What conf/ says of a task now; a kept run's own configuration may be older."""
+    return OmegaConf.load(REPOSITORY / "conf" / "task" / f"{name}.yaml").task
 
 
 def all_published() -> list[Figure]:
@@ -144,11 +149,11 @@ def published_tables(runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]
 
 def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]]) -> str:
     """The figure, and the kept run that stands beside it."""
-    metric = figure.metric.split("/", 1)[1]
-    sign = -1 if metric.startswith("accuracy") else 1
 
     def on_validation(run: tuple[str, Mapping[str, Any], Mapping[str, float]]) -> float:
-        return sign * run[2].get(f"val/{metric}", 0)
+        own = f"val/{figure.metric.split('/', 1)[1]}"  # some metrics are of the test split alone
+        metric = own if own in run[2] else f"val/{known_task(run[1]['choices']['task']).shown[0]}"
+        return run[2][metric] * (1 if "accuracy" in metric else -1)
 
     beside = [
         (name, config, metrics)
@@ -156,7 +161,7 @@ def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict
         if figure.metric in metrics
         and figure.beside(config["choices"]["data"], dict(leaves(config)) | config["choices"])
     ]
-    best = min(beside, key=on_validation, default=None) if figure.words else None
+    best = max(beside, key=on_validation, default=None) if figure.words else None
     value = best and best[2][figure.metric]
     ours = [f"{value:.4f}", f"{value - figure.value:+.4f}", best[0]] if best else ["not run", "", ""]
     cells = [figure.name, words(figure.metric.replace("/", " ")), f"{figure.value:g}", *ours, figure.source]

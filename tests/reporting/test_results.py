@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from reporting.results import REPOSITORY, all_published, class_metrics, kept_runs, results_page
+from reporting.published import Figure
+from reporting.results import REPOSITORY, all_published, class_metrics, kept_runs, published_row, results_page
 
 
 def test_the_page_is_the_one_made_from_the_kept_runs():
@@ -32,6 +33,19 @@ def test_every_published_figure_is_there():
     assert everything <= values
     spec = {7.8994, 7.3342, 7.1786, 3.14, 3.07, 2.93, 81.3, 79.2, 0.8197, 0.3786, 0.7256, 0.7913, 5.04, 1.44, 11.2}
     assert spec <= everything
+
+
+def test_beside_a_published_figure_stands_the_run_that_is_best_on_validation_data():
+    """Also of a metric that only the test split has, where the highest is best as where the lowest is."""
+
+    def run(name: str, task: str, **metrics: float):
+        return name, {"choices": {"task": task, "data": "mnist"}}, metrics
+
+    figure = Figure("somebody", "mnist", "test/f1/cat", 0.5, "a book", ("data=mnist",))
+    runs = [run(n, "classification", **{"val/accuracy": v, "test/f1/cat": 0.9}) for n, v in (("a", 0.7), ("b", 0.8))]
+    assert "| 0.9000 | +0.4000 | b |" in published_row(figure, runs)
+    runs = [run(n, "pixelrnn", **{"val/bits_per_dim": v, "test/f1/cat": 0.4}) for n, v in (("a", 0.8), ("b", 0.7))]
+    assert "| 0.4000 | -0.1000 | b |" in published_row(figure, runs)
 
 
 def test_a_classifiers_run_is_kept_with_its_classes(tmp_path):
