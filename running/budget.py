@@ -8,16 +8,16 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_modules.base import Task
-from running.callbacks import Record
+from running.callbacks import Record, validate_and_stop
 from running.going_on import end_training
 
 
 class Budget(Callback):
     """Ends training after so many minutes, and tells the module before each step how much of them is spent.
 
-    They are wall-clock minutes of training and its validations, over all sittings of a run that goes on; the last
-    validation comes on top. What takes the schedule along is `Task.lr_scheduler_step`. A clock decides the number of
-    steps: two runs of one command differ.
+    They are wall-clock minutes of training and its validations, over all sittings of a run that goes on. A validation
+    follows the last step, on top; one in which the time runs out is the last. What takes the schedule along is
+    `Task.lr_scheduler_step`. A clock decides the number of steps: two runs of one command differ.
 
     Args:
         minutes: of training.
@@ -36,12 +36,17 @@ class Budget(Callback):
             module.spent = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: Task) -> None:
-        if self._spent(trainer) == 1 and not trainer.should_stop:
+        module.spent = self._spent(trainer)
+        if module.spent == 1 and trainer.global_step and not trainer.should_stop:
             end_training(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Task, *_: Any) -> None:
         module.spent = self._spent(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._spent(trainer) == 1:
+            validate_and_stop(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Task) -> None:
         if self._spent(trainer) == 1:
             trainer.should_stop = True

@@ -62,7 +62,14 @@ class ValidateLastStep(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True
+            validate_and_stop(trainer)
+
+
+def validate_and_stop(trainer: L.Trainer) -> None:
+    """After the step just made, also in an epoch that `check_val_every_n_epoch` leaves out."""
+    trainer.should_stop = True
+    if trainer.check_val_every_n_epoch is not None:
+        trainer.check_val_every_n_epoch = 1
 
 
 class ProgressLines(Callback):

@@ -26,9 +26,13 @@ class GoOn(Callback):
 
     Lightning restores neither: dropout would draw other masks, and a run killed after its patience was at an end would
     train on. Events for TensorBoard reach the disk before the checkpoint that follows them.
+
+    Args:
+        patience: of the run as it goes on, which may be another than the checkpoint's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int | None = None):
+        self.patience = patience
         self.restored: list[dict[str, Any]] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -52,8 +56,10 @@ class GoOn(Callback):
             return
         restore_random_states(self.restored[trainer.global_rank])
         for callback in trainer.callbacks:
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
-                end_training(trainer)
+            if isinstance(callback, EarlyStopping):
+                callback.patience = self.patience
+                if callback.wait_count >= max(1, self.patience):  # with patience 0, as with 1, one without improvement
+                    end_training(trainer)
 
 
 def end_training(trainer: L.Trainer) -> None:

@@ -235,9 +235,9 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
     watched = {"monitor": config.task.monitor, "mode": config.task.mode}
     chosen = [
         record,
-        GoOn(),
-        FiniteSteps(config.get("nonfinite", "stop"), last),
+        GoOn(config.patience),
         *([WeightAverage(config.average)] if config.get("average") else []),
+        FiniteSteps(config.get("nonfinite", "stop"), last),  # after it: it sees the weights being trained
         *([Budget(minutes, record)] if (minutes := minutes_of(config)) else []),
         ValidateLastStep(),
         StopGently(last),  # after it: it asks whether a validation is due

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_modules.pixelrnn import PixelRNN
 from running.callbacks import Record
 from running.load import read_checkpoint
 from running.stopped import Stopped
@@ -58,6 +59,19 @@ def test_training_and_schedule_end_together(clock, tmp_path):
     assert found[:top] == sorted(found[:top]) and found[top:] == sorted(found[top:], reverse=True)
     assert found[-1] < 0.05 * max(found)
     assert "val/bits_per_dim" in checkpoint["metrics"], "validated after the last step"
+
+
+def test_the_last_step_is_validated_in_an_epoch_that_has_no_validation(clock, tmp_path):
+    clock()
+    run_here([*WORDS, "optimizer=adam", "trainer.check_val_every_n_epoch=50"], tmp_path)
+    assert "val/bits_per_dim" in read_checkpoint(tmp_path / "checkpoints/best.ckpt")["metrics"]
+
+
+def test_time_that_runs_out_in_a_validation_ends_training_with_it(clock, tmp_path, monkeypatch):
+    made = clock()
+    monkeypatch.setattr(PixelRNN, "on_validation_start", lambda module: setattr(made, "now", made.now + 60))
+    run_here([*WORDS, "optimizer=adam", "trainer.val_check_interval=5"], tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoints/last.ckpt")["global_step"] == 5
 
 
 def test_a_second_sitting_has_what_the_first_left(clock, tmp_path):

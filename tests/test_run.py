@@ -139,6 +139,19 @@ def test_early_stopping_stops(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] < 5
 
 
+def test_patience_goes_on_as_this_command_says(tmp_path):
+    words = [*QUICK, *SMALL, "stages=[fit]", "scheduler=constant", "optimizer.lr=0.0"]
+    run_here([*words, "patience=0", "trainer.max_epochs=1"], tmp_path)  # its first validation cannot but improve
+
+    def gone_on(patience: int) -> int:
+        run_here(["stages=[fit]", f"ckpt_path={tmp_path}", f"patience={patience}", "trainer.max_epochs=6"], tmp_path)
+        return json.loads((tmp_path / "metrics.json").read_text())["epochs"]
+
+    assert gone_on(0) == 2, "the second does not improve"
+    assert gone_on(0) == 2
+    assert gone_on(3) == 4
+
+
 def test_precision_auto_is_what_the_machine_has():
     assert resolve_precision("16-mixed", "cpu") == ("16-mixed", "as asked")
     assert resolve_precision("auto", "cpu")[0] in ("bf16-mixed", "32-true")
