@@ -54,10 +54,14 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def moved(checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A checkpoint whose callbacks know the folder it lies in (else Lightning forgets a moved run's best score)."""
+    """A checkpoint whose callbacks know the folder it lies in (else Lightning forgets a moved run's best score).
+
+    A best checkpoint that did not come along is forgotten, and its score with it.
+    """
     found = {}
     for name, state in checkpoint.get("callbacks", {}).items():
-        if before := state.get("dirpath"):
+        before = state.get("dirpath")
+        if before and Path(elsewhere(state["best_model_path"], before, str(folder))).is_file():
             state = {key: elsewhere(value, before, str(folder)) for key, value in state.items()}
             state["best_k_models"] = {elsewhere(k, before, str(folder)): v for k, v in state["best_k_models"].items()}
         found[name] = state

@@ -26,6 +26,7 @@ from reporting.report import write_text
 from running.averaging import PREFIX
 from running.check import find_checkpoint
 from running.load import read_checkpoint
+from running.refusals import check_holds_all
 
 MIB = 2**20
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
@@ -35,11 +36,12 @@ SMALL = 1024  # tensors of fewer numbers are never rounded
 
 
 def pack(run: Path, parts: Path, part_mib: float = 15, most_mib: float = 60) -> str:
-    """Writes a run's last checkpoint, and what goes with it, as `parts`/state.json and state.0, state.1, …
+    """Writes a run's last checkpoint, and what goes with it, as `parts`/state.json and the files that it names.
 
     Where it would be larger than `most_mib`, all but the weights being trained (the optimizer's moments, and by how
     much an average of the weights differs from them) is rounded to 16, then to 8 bits, and the best checkpoint stays
-    behind: the run then goes on, but not bit for bit, and keeps the best of what follows.
+    behind: the run then goes on, but not bit for bit, and keeps the best of what follows. What was packed there before
+    is whole until all of this is.
 
     Returns:
         What was written, in words.
@@ -47,8 +49,11 @@ def pack(run: Path, parts: Path, part_mib: float = 15, most_mib: float = 60) -> 
     Raises:
         UsageError: there is no checkpoint, or even so it is too large.
     """
+    if run.is_file():
+        raise UsageError(f"'{run}' is a file: give the run's folder.")
     last = find_checkpoint(run, to_resume=True)
     checkpoint = read_checkpoint(last)
+    check_holds_all(checkpoint, last)
     for dtype in (None, torch.bfloat16, torch.float8_e5m2):
         content = archive(run, last.read_bytes() if dtype is None else saved(without_best(smaller(checkpoint, dtype))),
                           with_best=dtype is None)  # fmt: skip
@@ -60,16 +65,17 @@ def pack(run: Path, parts: Path, part_mib: float = 15, most_mib: float = 60) -> 
             " --most."
         )
     size = max(1, int(part_mib * MIB))
-    pieces = [content[start : start + size] for start in range(0, len(content), size)]
-    for number, piece in enumerate(pieces):
-        with whole_file(parts / f"state.{number}") as unfinished:
+    sums, stamp = {}, hashlib.sha256(content).hexdigest()[:8]
+    for number, start in enumerate(range(0, len(content), size)):
+        name, piece = f"state.{stamp}.{number}", content[start : start + size]
+        sums[name] = hashlib.sha256(piece).hexdigest()
+        with whole_file(parts / name) as unfinished:
             unfinished.write_bytes(piece)
-    for stale in set(parts.glob("state.*[0-9]")) - {parts / f"state.{number}" for number in range(len(pieces))}:
+    write_text(parts / "state.json", json.dumps({"sha256": sums}, indent=2) + "\n")
+    for stale in {path for path in parts.glob("state.*.*") if path.name not in sums}:
         stale.unlink()
-    sums = {"sha256": [hashlib.sha256(piece).hexdigest() for piece in pieces]}
-    write_text(parts / "state.json", json.dumps(sums, indent=2) + "\n")
     how = "exact" if dtype is None else f"moments rounded to {dtype.itemsize * 8} bits, without the best checkpoint"
-    return f"{len(content) / MIB:.1f} MiB in {len(pieces)} parts in {parts}; {how}"
+    return f"{len(content) / MIB:.1f} MiB in {len(sums)} parts in {parts}; {how}"
 
 
 def unpack(parts: Path, run: Path) -> str:
@@ -111,13 +117,13 @@ def read_parts(parts: Path) -> bytes:
     """The parts that state.json names, put together."""
     try:
         sums = json.loads((parts / "state.json").read_text(encoding="utf-8"))["sha256"]
-        pieces = [(parts / f"state.{number}").read_bytes() for number in range(len(sums))]
+        pieces = {name: (parts / Path(name).name).read_bytes() for name in sums}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"'{parts}' does not hold all parts of a packed run: pack it again.") from error
-    for number, piece in enumerate(pieces):
-        if hashlib.sha256(piece).hexdigest() != sums[number]:
-            raise UsageError(f"'{parts / f'state.{number}'}' is damaged: copy it again.")
-    return b"".join(pieces)
+    for name, piece in pieces.items():
+        if hashlib.sha256(piece).hexdigest() != sums[name]:
+            raise UsageError(f"'{parts / name}' is damaged: copy it again.")
+    return b"".join(pieces.values())
 
 
 def members(content: bytes, parts: Path) -> dict[str, bytes]:
