@@ -14,10 +14,12 @@ def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 def one_cycle(optimizer: Optimizer, total_steps: int, max_lr: float, pct_start: float) -> OneCycleLR:
     """Up to `max_lr` over the first `pct_start` of the steps, then down by a cosine.
 
-    Momentum stays as the optimizer has it: torch's default would cycle it, and so turn momentum on in an
+    A group of parameters with a rate of its own has its multiple of `max_lr`. Momentum stays as the optimizer has it: torch's default would cycle it, and so turn momentum on in an
     optimizer that was given none.
     """
-    return OneCycleLR(optimizer, max_lr=max_lr, total_steps=total_steps, pct_start=pct_start, cycle_momentum=False)
+    usual = optimizer.defaults["lr"]
+    rates = [max_lr * group["lr"] / usual if usual else max_lr for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=rates, total_steps=total_steps, pct_start=pct_start, cycle_momentum=False)
 
 
 def warmup_linear(optimizer: Optimizer, total_steps: int, warmup: float, first: float, last: float) -> LambdaLR:

@@ -15,7 +15,7 @@ from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, Classification
 from lightning_modules.classification.views import view_logits
-from lightning_modules.schedules import constant, warmup_linear
+from lightning_modules.schedules import constant, one_cycle, warmup_linear
 from running.load import load_run
 from tests.conftest import run_here
 
@@ -51,6 +51,18 @@ def test_warmup_linear_goes_up_then_down_in_straight_lines():
     np.testing.assert_allclose(found, np.stack([2 * expected, 8 * expected], 1))
     with pytest.raises(ValueError, match=r"scheduler\.warmup is 1"):
         warmup_linear(optimizer, 10, warmup=1, first=0, last=0)
+
+
+def test_one_cycle_leaves_a_group_its_multiple_of_the_rate():
+    parameters = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 8.0}]
+    optimizer = torch.optim.SGD(parameters, lr=2.0)
+    schedule, found = one_cycle(optimizer, 10, max_lr=2.0, pct_start=0.3), []
+    for _ in range(10):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert max(usual for usual, _ in found) == pytest.approx(2)
+    np.testing.assert_allclose(*np.transpose([[4 * usual, own] for usual, own in found]))
 
 
 def test_training_begins_small_and_ends_at_full_size(tmp_path, monkeypatch):
