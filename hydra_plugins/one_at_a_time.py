@@ -52,7 +52,7 @@ class OneAtATime(Sweeper):
         given = [f"{key}={values}" for key, values in self.params.items()]
         seeds, stages, fixed = plan(PARSER.parse_overrides([*given, *arguments]))
         base = self.hydra_context.config_loader.load_sweep_config(self.config, fixed)
-        current = {key: OmegaConf.select(base, key) for key in stages}
+        current = {key: own_value(base, key) for key in stages}
         sign = 1 if base.task.mode == "max" else -1
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,21 @@ def plan(overrides: Sequence[Override]) -> tuple[list[list[str]], dict[str, list
     if not stages:
         raise UsageError("An ablation needs keys with several values, such as optimizer.lr=0.001,0.01.")
     return seeds, stages, fixed
+
+
+def own_value(base: DictConfig, key: str) -> Any:
+    """A key's value in plain containers.
+
+    Raises:
+        UsageError: it follows another key, and would not stay as its stage left it.
+    """
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(base, parent) if parent else base
+    if OmegaConf.is_interpolation(node, name):
+        told = OmegaConf.to_container(node, resolve=False)[name]
+        raise UsageError(f"{key} is {told} here: an ablation varies keys with values of their own; vary that one.")
+    value = OmegaConf.select(base, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def words(setting: dict[str, Any], base: Any) -> list[str]:

@@ -14,8 +14,8 @@ def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 def one_cycle(optimizer: Optimizer, total_steps: int, max_lr: float, pct_start: float) -> OneCycleLR:
     """Up to `max_lr` over the first `pct_start` of the steps, then down by a cosine.
 
-    A group of parameters with a rate of its own has its multiple of `max_lr`. Momentum stays as the optimizer has it: torch's default would cycle it, and so turn momentum on in an
-    optimizer that was given none.
+    A group of parameters with a rate of its own has its multiple of `max_lr`. Momentum stays as the optimizer has it:
+    torch's default would cycle it, and so turn momentum on in an optimizer that was given none.
     """
     usual = optimizer.defaults["lr"]
     rates = [max_lr * group["lr"] / usual if usual else max_lr for group in optimizer.param_groups]

@@ -172,7 +172,11 @@ def stage_table(summary: Summary) -> list[str]:
     rows = []
     for stage in stages:
         for trial in stage["trials"]:
-            runs = [run for run in summary.ended("finished") if all(run.settings[key] == trial[key] for key in keys)]
+            runs = [
+                run
+                for run in summary.ended("finished")
+                if all(text(run.settings[key]) == text(trial[key]) for key in keys)  # JSON's lists as the runs' tuples
+            ]
             ours = [with_interval([run.metrics[name] for run in runs if name in run.metrics]) for name in metrics]
             carried = " ←" if trial[stage["key"]] == stage["carried"] else ""
             values = [f"**{text(trial[key])}**{carried}" if key == stage["key"] else text(trial[key]) for key in keys]

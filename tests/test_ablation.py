@@ -85,6 +85,17 @@ def test_a_key_that_is_in_no_group_is_varied_like_others(tmp_path):
     assert told["carried"] == 0.9
 
 
+def test_a_list_is_a_value_like_others(tmp_path):
+    run(["stages=[fit],[fit,test]"], lambda words: float("stages" in words), tmp_path)
+    (told,) = [stage for stage in json.loads((tmp_path / "stages.json").read_text()) if stage["key"] == "stages"]
+    assert told["carried"] in (["fit"], ["fit", "test"])
+
+
+def test_a_key_that_follows_another_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"scheduler\.max_lr is \$\{optimizer\.lr\} here: .*vary that one"):
+        run(["scheduler.max_lr=0.001,0.01"], score, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
