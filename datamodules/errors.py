@@ -29,6 +29,12 @@ def run_tool(main: Callable[[Sequence[str]], object]) -> None:
         print(main(sys.argv[1:]))
     except UsageError as error:
         sys.exit(str(error))
+    except OSError as error:
+        from datamodules.files import REFUSALS, cannot_be_written
+
+        if error.errno not in REFUSALS:
+            raise
+        sys.exit(cannot_be_written(error))
 
 
 class Arguments(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ results/NAME: its config.yaml without the paths of the machine it ran on, its me
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -44,14 +45,17 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
     for name in {"command", "went on with"} & config["provenance"].keys():
         command = config["provenance"][name].split()
         config["provenance"][name] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8")) | class_metrics(run)
+    if not {"seconds/fit", "steps"} <= metrics.keys():
+        raise UsageError(f"'{run}' was not trained in its folder: keep the run that trained its network.")
+    best = find_checkpoint(run) if weights else None
     kept.mkdir(parents=True, exist_ok=True)
     write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8")) | class_metrics(run)
     write_text(kept / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     for name in figures:
         shutil.copyfile(run / "figures" / name, kept / name)
-    if weights:
-        keep_weights(find_checkpoint(run), kept / "best.ckpt")
+    if best:
+        keep_weights(best, kept / "best.ckpt")
 
 
 def keep_weights(best: Path, kept: Path) -> None:
@@ -62,8 +66,10 @@ def keep_weights(best: Path, kept: Path) -> None:
 
     checkpoint = read_checkpoint(best)
     config = checkpoint["config"] | {"ckpt_path": None}  # of a run that went on
+    content = io.BytesIO()  # torch's own errors of a full disk are no OSErrors
+    torch.save({key: checkpoint[key] for key in KINDS} | {"config": config}, content)
     with whole_file(kept) as unfinished:
-        torch.save({key: checkpoint[key] for key in KINDS} | {"config": config}, unfinished)
+        unfinished.write_bytes(content.getbuffer())
 
 
 def class_metrics(run: Path) -> dict[str, float]:

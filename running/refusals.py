@@ -10,10 +10,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
+from reporting.published import text
 
 # What a schedule over the whole training depends on.
 SPANNED = ["trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "data.batch_size"]
 SPANNED += ["budget.minutes"]
+# Settings of a network that say how it is computed or trained, not what it computes; dropouts too.
+HOW = ("engine", "channels_last", "gradient_checkpointing", "initialisation")
 
 
 def check_devices(trainer: DictConfig) -> None:
@@ -59,6 +62,21 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
             raise UsageError(
                 f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
                 "from the start; leave the word out, or train anew."
+            )
+
+
+def check_network(config: DictConfig, before: DictConfig, path: Path) -> None:
+    """Raises UsageError when a checkpoint's weights are to be used in a network other than theirs.
+
+    Strict loading does not see all of it: of a vision transformer with other heads the weights have the same shapes.
+    """
+    for key in [key for key in before.model if key in config.model]:
+        how = key in HOW or key.endswith("dropout") or key.startswith("_")
+        old, new = before.model[key], config.model[key]
+        if old != new and not how:
+            raise UsageError(
+                f"The weights in '{path}' are of another network (model.{key} is {text(old)} there, {text(new)} in this"
+                " command): leave out words that change the network."
             )
 
 

@@ -37,7 +37,7 @@ from running.going_on import GoOn, StopGently
 from running.load import WholeCheckpoints, load_weights, read_checkpoint
 from running.numbers import FiniteSteps
 from running.precision import resolve_precision
-from running.refusals import check_batches, check_devices, check_holds_all, check_resumable
+from running.refusals import check_batches, check_devices, check_holds_all, check_network, check_resumable
 from running.stopped import Stopped
 from running.sweep import leaves
 
@@ -120,6 +120,7 @@ def prepare(config: DictConfig, folder: Path) -> Run:
     attempt("optimizer and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
     module = build("task.module", config.task.module, network=network, optimizer=optimizer, scheduler=scheduler)
     if checkpoint:
+        check_network(config, OmegaConf.create(checkpoint["config"]), path)
         load_weights(module, checkpoint["state_dict"], path)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     if there and datamodule.note:

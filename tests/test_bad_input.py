@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 from zipfile import ZipFile
@@ -25,6 +25,7 @@ from PIL import Image
 
 import train
 from benchmarks import data, recurrence, sampling, step, text
+from datamodules.errors import run_tool
 from lightning_modules.char_lm import leakage
 from lightning_modules.pixelrnn import receptive_fields
 from reporting import compare, results, summary
@@ -36,15 +37,14 @@ from running.sweep import leaves
 from tests.commands import Ended, ended
 from tests.conftest import SMALLEST, TASKS, run_here
 
-# What comes before `-m` stays away: these take their words from sys.argv, the others are given them.
 TOOLS: dict[str, Callable[[], object]] = {
     "train.py": train.main,
-    "reporting.compare": compare.command,
-    "reporting.summary": lambda: summary.main(sys.argv[1:]),
-    "reporting.results": lambda: results.main(sys.argv[1:]),
-    "lightning_modules.char_lm.leakage": leakage.command,
-    "lightning_modules.pixelrnn.receptive_fields": receptive_fields.main,
-    "running.travel": travel.command,
+    "reporting.compare": partial(run_tool, compare.main),
+    "reporting.summary": partial(run_tool, summary.main),
+    "reporting.results": partial(run_tool, results.main),
+    "lightning_modules.char_lm.leakage": partial(run_tool, leakage.main),
+    "lightning_modules.pixelrnn.receptive_fields": partial(run_tool, receptive_fields.main),
+    "running.travel": partial(run_tool, travel.main),
     "benchmarks.data": data.main,
     "benchmarks.recurrence": recurrence.main,
     "benchmarks.sampling": sampling.main,
@@ -248,7 +248,8 @@ CHECKPOINTS = [
     ),
     (ON + "char_lm task=pixelrnn", "model=char_lstm is no network of task=pixelrnn: choose one of "),
     (ON + "pixelrnn model=row_lstm", "was trained with model=diag_bilstm, and model=row_lstm cannot be put on it"),
-    (ON + "pixelrnn model.hidden=7", "are of another network"),
+    (ON + "pixelrnn model.hidden=7", "are of another network (model.hidden is "),
+    (ON + "pixelrnn model.head_gain=4", "are of another network (model.head_gain is 1 there, 4 in this command)"),
     (ON + "pixelrnn data=photos", "was trained on ImageSpec(channels=1"),
     (ON + "char_lm data.path=other.txt", "was trained on text over "),
     ("stages=[sample] ckpt_path=classification", "There is no stage 'sample' in task=classification"),

@@ -30,6 +30,7 @@ from reporting.report import Section, write_text
 log = logging.getLogger(__name__)
 
 MOST = 1_000_000  # characters, and texts
+DIVERGED = 100.0  # nats per character: no probabilities any more
 MEANS = ("train", "val", *SCORINGS)
 
 
@@ -239,7 +240,8 @@ class CharLM(Task):
         Logs `test/loss_dynamic` and so on beside the carried and reset figures; leaves `adapted.npz`.
 
         Raises:
-            UsageError: validation text is not a stretch of its own, on which a learning rate could be chosen.
+            UsageError: validation text is not a stretch of its own, on which a learning rate could be chosen; or no
+                rate leads anywhere.
         """
         data = run.datamodule
         if data.split != "temporal":
@@ -248,9 +250,13 @@ class CharLM(Task):
         for lr in self.adapt_lr:
             nats = dynamic_scores(self.network, data.scored("val", "carried"), lr, self.adapt_window).nats
             loss = nats.double().mean().item()
-            tried[lr] = loss if math.isfinite(loss) else math.inf
+            tried[lr] = loss if loss < DIVERGED else math.inf
             log.info("adapt: learning rate %g: val/loss_dynamic %.4f", lr, loss)
         lr = min(tried, key=tried.get)
+        if math.isinf(tried[lr]):
+            raise UsageError(
+                f"Dynamic evaluation diverges with task.module.adapt_lr={list(tried)}: give smaller rates."
+            )
         nats, hits = dynamic_scores(self.network, data.scored("test", "carried"), lr, self.adapt_window)
         loss = nats.double().mean().item()
         figures = {"loss": loss, "perplexity": math.exp(loss), f"bits_per_{self.network.spec.unit}": loss / math.log(2)}

@@ -98,6 +98,12 @@ def test_the_stage_takes_the_rate_that_is_best_on_validation_text(trained, tmp_p
     assert (tmp_path / "figures/adapting.png").stat().st_size > 1000
 
 
+def test_rates_that_all_diverge_are_refused(trained, tmp_path):
+    words = [f"ckpt_path={trained}", "task=char_lm", "data=text", "task.module.adapt_lr=[1e30,1e20]"]
+    with pytest.raises(UsageError, match=r"diverges with task\.module\.adapt_lr=\[1e\+30, 1e\+20\]"):
+        run_here(["stages=[adapt]", *words], tmp_path)
+
+
 def test_a_random_split_has_no_text_to_choose_on(trained, tmp_path):
     with pytest.raises(UsageError, match="needs validation text of its own"):
         words = ["task=char_lm", "data=text", "data.split=random", "data.carry=false", "data.scoring=reset"]
