@@ -145,11 +145,16 @@ def varied_keys(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
     A key named by a job's own words was varied. Another one follows when the varied keys determine it, as a model's
     choice determines its defaults; otherwise it counts as varied too. (One that only some networks have, the same
-    wherever it is, does not count.)
+    wherever it is, does not count unless it was named.)
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    differing = [key for key in keys if len({repr(run.settings[key]) for run in runs if key in run.settings}) > 1]
     named = {word.lstrip("+~").split("=", 1)[0] for run in runs for word in run.words}
+    differing = [
+        key
+        for key in keys
+        if len({repr(run.settings[key]) for run in runs if key in run.settings}) > 1
+        or (key in named and any(key not in run.settings for run in runs))
+    ]
     varied, following = [key for key in differing if key in named], []
     for key in differing:
         if key not in varied and not key.endswith("._target_"):  # a group's choice says it

@@ -175,7 +175,9 @@ def stage_table(summary: Summary) -> list[str]:
             runs = [
                 run
                 for run in summary.ended("finished")
-                if all(text(run.settings[key]) == text(trial[key]) for key in keys)  # JSON's lists as the runs' tuples
+                if all(
+                    text(run.settings.get(key)) == text(trial[key]) for key in keys
+                )  # JSON's lists as the runs' tuples
             ]
             ours = [with_interval([run.metrics[name] for run in runs if name in run.metrics]) for name in metrics]
             carried = " ←" if trial[stage["key"]] == stage["carried"] else ""

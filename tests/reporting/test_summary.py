@@ -164,6 +164,12 @@ def test_what_follows_from_a_choice_is_no_varied_key(tmp_path):
     assert varied_keys(find_runs([tmp_path])) == (["model", "optimizer.lr"], ["optimizer", "model.hidden"])
 
 
+def test_a_named_key_that_older_runs_lack_is_varied(tmp_path):
+    make_run(tmp_path / "old", value=3.0)
+    make_run(tmp_path / "new", value=2.0, model__head_gain=4.0)
+    assert varied_keys(find_runs([tmp_path]))[0] == ["model.head_gain"]
+
+
 def test_a_key_in_a_config_alone_is_found(tmp_path):
     """Runs without overrides.yaml, as results/ keeps them."""
     for number, hidden in enumerate((4, 8)):
