@@ -175,7 +175,10 @@ def determined(key: str, by: Sequence[str], runs: Sequence[Run]) -> bool:
 def label_of(keys: Mapping[str, Any]) -> str:
     """Keys and values in few letters."""
     names = short_keys(list(keys))
-    return " ".join(f"{names[key]}={text(value)}" for key, value in keys.items())
+    values = {
+        key: text(value).rsplit(".", 1)[-1] if key.endswith("_target_") else text(value) for key, value in keys.items()
+    }
+    return " ".join(f"{names[key]}={values[key]}" for key in keys)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,13 @@ def words(metric: str) -> str:
     return metric.replace("/", " ").replace("bits_per_dim", "bits/dim").replace("_per_", "/").replace("_", " ")
 
 
-def short(name: str, width: int = 48) -> str:
+def short(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def wrapped(name: str) -> str:
+    """A setting's name on two lines, cut only where they do not hold it."""
+    return textwrap.fill(name, 48, max_lines=2, placeholder=" …")
 
 
 def save_ranking(path: Path, settings: Sequence[Setting], metric: str, published: dict[str, float]) -> None:
@@ -37,7 +43,7 @@ def save_ranking(path: Path, settings: Sequence[Setting], metric: str, published
         axis.plot(values, [row] * len(values), "o", markersize=4, color="C1", alpha=0.7, zorder=3)
     for number, (name, value) in enumerate(published.items()):
         axis.axvline(value, color=f"C{number % 8 + 2}", linestyle="--", label=f"{name}: {value:g}")
-    axis.set_yticks(range(len(shown)), [short(setting.label) for setting in shown])
+    axis.set_yticks(range(len(shown)), [wrapped(setting.label) for setting in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
     everything = [*published.values(), *(value for setting in shown for value in setting.values(metric))]
     margin = 0.5 * (max(everything) - min(everything)) or 0.01 * abs(everything[0])
@@ -70,7 +76,7 @@ def save_against(path: Path, key: str, settings: Sequence[Setting], metric: str)
                 draw(axis, group, key, metric, places, "", None, GREY, GREY)
         for number, (others, group) in enumerate(lines.items()):
             colour = f"C{number}"
-            draw(axis, group, key, metric, places, "-" if numeric else ":", short(others), colour, colour)
+            draw(axis, group, key, metric, places, "-" if numeric else ":", wrapped(others), colour, colour)
         if len(groups) > 1:
             axis.legend(fontsize="small")
     if numeric and min(places.values()) > 0 and max(places.values()) / min(places.values()) >= 8:
@@ -125,7 +131,7 @@ def save_all_curves(path: Path, settings: Sequence[Setting], others: Sequence[Ru
     drawn = False
     for number, setting in enumerate(settings):
         colour = f"C{number}" if number < LINES else GREY
-        label = short(setting.label) if number < LINES else None
+        label = wrapped(setting.label) if number < LINES else None
         for run in setting.runs.values():
             if draw_curve(axis, run.curve(metric), "-", colour, label, 2 if number < LINES else 1):
                 drawn, label = True, None
@@ -139,7 +145,7 @@ def save_all_curves(path: Path, settings: Sequence[Setting], others: Sequence[Ru
     axis.set_xlabel("training steps")
     axis.set_ylabel(words(metric))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.13))
     save(figure, path)
     return True
 
