@@ -66,7 +66,7 @@ def test_every_pair_fits_tests_reports_and_reloads(task, model, tmp_path):
 
 def test_a_word_beats_an_experiment_beats_a_task():
     config = compose_config(["experiment=pixelrnn_cifar10_small", "model=row_lstm", "model.layers=5"])
-    assert (config.model.hidden, config.model.layers, config.data.batch_size) == (32, 5, 16)
+    assert (config.model.hidden, config.model.layers, config.data.batch_size) == (32, 5, 4)
     assert config.model._target_.endswith("RowLSTM") and config.optimizer._target_.endswith("Adam")
     words = ["experiment=pixelrnn_cifar10_small", "optimizer=rmsprop"]
     assert compose_config(words).optimizer._target_.endswith("RMSprop")
