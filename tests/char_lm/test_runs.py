@@ -240,11 +240,11 @@ def sweep(text, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_leakage_table_is_of_the_runs_figures(sweep, capsys):
-    leakage.main([str(sweep)])
+def test_the_leakage_table_is_of_the_runs_figures(sweep):
+    printed = leakage.main([str(sweep)])
     assert (sweep / "leakage.png").stat().st_size > 1000
     page = (sweep / "leakage.md").read_text()
-    assert capsys.readouterr().out.strip() == page.strip()
+    assert printed == page
     random = [figures(sweep / number) for number in ("2", "3")]
     gaps = [run["test/loss_reset"] - run["val/loss"] for run in random]
     assert f"{np.mean(gaps):.4f} ± {half_interval(gaps):.4f}" in page
