@@ -172,13 +172,8 @@ def stage_table(summary: Summary) -> list[str]:
     rows = []
     for stage in stages:
         for trial in stage["trials"]:
-            runs = [
-                run
-                for run in summary.ended("finished")
-                if all(
-                    text(run.settings.get(key)) == text(trial[key]) for key in keys
-                )  # JSON's lists as the runs' tuples
-            ]
+            wanted = [text(trial[key]) for key in keys]  # as text JSON's lists are the runs' tuples
+            runs = [r for r in summary.ended("finished") if [text(r.settings.get(key)) for key in keys] == wanted]
             ours = [with_interval([run.metrics[name] for run in runs if name in run.metrics]) for name in metrics]
             carried = " ←" if trial[stage["key"]] == stage["carried"] else ""
             values = [f"**{text(trial[key])}**{carried}" if key == stage["key"] else text(trial[key]) for key in keys]

@@ -72,7 +72,7 @@ def pack(run: Path, parts: Path, part_mib: float = 15, most_mib: float = 60) -> 
         with whole_file(parts / name) as unfinished:
             unfinished.write_bytes(piece)
     write_text(parts / "state.json", json.dumps({"sha256": sums}, indent=2) + "\n")
-    for stale in {path for path in parts.glob("state.*.*") if path.name not in sums}:
+    for stale in {path for path in parts.glob("state.????????.*[0-9]") if path.name not in sums}:
         stale.unlink()
     how = "exact" if dtype is None else f"moments rounded to {dtype.itemsize * 8} bits, without the best checkpoint"
     return f"{len(content) / MIB:.1f} MiB in {len(sums)} parts in {parts}; {how}"
