@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError
 from datamodules.files import REFUSALS, cannot_be_written, whole_file
+from reporting.folder import monitored
 from running import sweep
 from running.check import check_command, check_config, sentence
 from running.processes import check_one_folder, of_one_run
@@ -39,12 +40,12 @@ def job(config: DictConfig) -> float:
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    worst = -math.inf if config.task.mode == "max" else math.inf  # not NaN, at which Optuna's sweeper ends
+    worst = -math.inf if monitored(config)[1] == "max" else math.inf  # not NaN, at which Optuna's sweeper ends
     try:
         choices = hydra_config.runtime.choices
         check_config(config, choices.model, choices.task)
-        if hydra_config.mode is RunMode.MULTIRUN and (found := sweep.go_on(config, folder)) is not None:
-            return found
+        if goes_on(config, folder, hydra_config.mode) and (found := sweep.go_on(config, folder)) is not None:
+            return found if math.isfinite(found) else worst
         from running.configured import final_config  # after the check: torch takes seconds to import
         from running.run import execute
 
@@ -70,11 +71,19 @@ def job(config: DictConfig) -> float:
         return worst
 
 
+def goes_on(config: DictConfig, folder: Path, mode: RunMode) -> bool:
+    """May this be the second start of a job, or of a run without a checkpoint to go on from?"""
+    started_by_another = "LOCAL_RANK" in os.environ  # a process of this very run, whose first one decides
+    return mode is RunMode.MULTIRUN or (not started_by_another and sweep.begun_without_network(config, folder))
+
+
 def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:
     """A sentence for whoever has stopped a run, or a sweep, in its folder."""
     if hydra_config.mode is RunMode.MULTIRUN:
         return f"The sweep goes on with the same command and hydra.sweep.dir={folder.parent}"
     last = folder / "checkpoints" / "last.ckpt"
+    if not last.exists() and (folder / "metrics.json").exists():
+        return f"The run goes on with the same command and hydra.run.dir={folder}"
     if not last.exists():
         return "Nothing was saved yet: give the same command again."
     return f"The run goes on where it was with: python train.py ckpt_path={last}"

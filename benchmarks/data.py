@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import spread, where
 from datamodules.augment import FlipAndCrop
-from datamodules.errors import Arguments, whole_number
 from datamodules.loader import BatchLoader
 from datamodules.spec import ImageSpec
+from datamodules.tools import Arguments, whole_number
 from lightning_modules.classification import CNN
 from running.precision import resolve_precision
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.common_forms import diagonal_layer, row_layer
 from benchmarks.timing import Run, matrix_rate, ratio, seconds, side_by_side, spread, where
-from datamodules.errors import Arguments, device_here, whole_number
+from datamodules.tools import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer
 from lightning_modules.pixelrnn.row_lstm import RowLayer
 

@@ -11,8 +11,8 @@ import statistics
 import torch
 
 from benchmarks.timing import ratio, side_by_side, spread, where
-from datamodules.errors import Arguments, whole_number
 from datamodules.spec import ImageSpec
+from datamodules.tools import Arguments, whole_number
 from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, PixelNet, RowLSTM
 from lightning_modules.pixelrnn.sampling import sample
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from benchmarks.common_forms import diagonal_layer
 from benchmarks.timing import Run, ratio, side_by_side, spread, where
-from datamodules.errors import Arguments, device_here, whole_number
 from datamodules.spec import ImageSpec
+from datamodules.tools import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn import DiagonalBiLSTM
 from lightning_modules.pixelrnn.stack import sub_pixel_nats
 

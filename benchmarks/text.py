@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import seconds, spread, where
-from datamodules.errors import Arguments, whole_number
 from datamodules.spec import TextSpec
 from datamodules.text_loader import Streams
+from datamodules.tools import Arguments, whole_number
 from lightning_modules.char_lm import CharGRU, CharLSTM
 from lightning_modules.char_lm.generation import generate
 from lightning_modules.char_lm.recurrent import RecurrentLM, detached

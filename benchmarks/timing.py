@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from running.folder import machine
+from running.provenance import machine
 
 Run = Callable[[], object]
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Iterable
 
 
 class UsageError(ValueError):
@@ -21,42 +18,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-def run_tool(main: Callable[[Sequence[str]], object]) -> None:
-    """Runs a tool on the command's words and prints what it returns; a mistake is one sentence, with exit status 1."""
-    try:
-        print(main(sys.argv[1:]))
-    except UsageError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        from datamodules.files import REFUSALS, cannot_be_written
-
-        if error.errno not in REFUSALS:
-            raise
-        sys.exit(cannot_be_written(error))
-
-
-class Arguments(argparse.ArgumentParser):
-    """A parser of a tool's arguments whose mistakes are one sentence on stderr and exit status 1, as all others are."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"{message.rstrip('.').replace(chr(10), ' ')}; --help shows what can be given.")
-
-
-def whole_number(text: str) -> int:
-    """An argument that is a whole number above 0."""
-    if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"it is {text!r}, but it must be a whole number from 1 to 1,000,000")
-    return int(text)
-
-
-def device_here(text: str) -> str:
-    """An argument that is a device this machine has."""
-    import torch
-
-    if text != "cpu" and not (text == "cuda" and torch.cuda.is_available()):
-        raise argparse.ArgumentTypeError(
-            f"it is {text!r}, but this machine has cpu{' and cuda' * torch.cuda.is_available()}"
-        )
-    return text

@@ -41,7 +41,9 @@ class BatchLoader:
         labels: integers (N,).
         batch_size: images per batch; the last batch may be smaller.
         seed: shuffles with it, anew every epoch; None keeps the given order.
-        rank, world: this process's number and how many there are; each takes every world-th item.
+        rank, world: this process's number and how many there are; each takes every world-th item. (A loader whose
+            `world` is more than 1 deals its items so, and `Task` puts their rows back in order; one that has none
+            gives every process all of them.)
         even: drop the few last items that not every process would get (training needs equal counts).
         augment: what each batch's images become, given them, a generator that is a function of (seed, epoch, batch
             number), the images' numbers and the epoch; training only: it needs the seed.

@@ -19,8 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
-from running.sweep import STAGES_FILE
-from running.targets import CONF
+from reporting.folder import CONF, STAGES_FILE, monitored
 
 PARSER = OverridesParser.create()
 
@@ -53,7 +52,7 @@ class OneAtATime(Sweeper):
         seeds, stages, fixed = plan(PARSER.parse_overrides([*given, *arguments]))
         base = self.hydra_context.config_loader.load_sweep_config(self.config, fixed)
         current = {key: own_value(base, key) for key in stages}
-        sign = 1 if base.task.mode == "max" else -1
+        sign = 1 if monitored(base)[1] == "max" else -1
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

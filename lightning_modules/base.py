@@ -1,4 +1,4 @@
-"""What every task's LightningModule shares, and what the framework asks of it."""
+"""What every task's LightningModule shares: its optimizer, and the figures of its splits, counted in one place."""
 
 from __future__ import annotations
 
@@ -10,33 +10,45 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
 
-from reporting.report import Section
+from lightning_modules.gathering import Rows, gathered, in_order
+from reporting.report import ComparedRun, Section
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 MakeScheduler = Callable[..., LRScheduler]
+Sums = dict[str, list[Tensor]]  # by name Σ above and Σ below
 TICKS = 10_000  # steps of a schedule that is laid over a budget of time
 
 
-class ComparedRun(NamedTuple):
-    """A finished run beside others: a short name, its configuration, final figures and predictions."""
+class Ratio(NamedTuple):
+    """A figure that is no plain mean: Σ above / Σ below over a split's items, say nats / words. Each (B, …)."""
 
-    name: str
-    folder: Path
-    config: DictConfig
-    metrics: dict[str, float]
-    predictions: dict[str, np.ndarray]
+    above: Tensor
+    below: Tensor
+
+
+class Measured(NamedTuple):
+    """What one batch comes to.
+
+    loss: what is trained on, with its graph.
+    values: numbers of each item by name (B,), or a Ratio. Their mean over the split is logged as `{split}/{name}`; a
+        name that begins with _ is for `figures` alone. Of (B, …) the mean has the shape …, and is kept, not logged.
+    rows: what is kept of each item of a validation or test (B, …), or a list of B tensors where they differ in length.
+    """
+
+    loss: Tensor
+    values: Mapping[str, Tensor | Ratio]
+    rows: Mapping[str, Rows] = {}
 
 
 class Task(L.LightningModule):
-    """A network, how it is optimised, and what a run of it leaves behind.
+    """A network, how it is optimised, what is measured of it, and what a run of it leaves behind.
 
-    A task implements Lightning's steps, `predictions`, `report`, and for each stage of its own that
-    `conf/task/<task>.yaml` lists a method `stage_<name>(run)`. It logs `{train,val,test}/{loss, …}`.
+    A task says in `measure` what one batch comes to, in `figures` what follows from means or from all rows, in
+    `report` what is shown, and has for each stage of its own that `conf/task/<task>.yaml` lists a method
+    `stage_<name>(run)`. Training's figures are means over what was trained on since the last validation.
 
     Args:
         network: a plain module, made from the data's spec.
@@ -44,10 +56,55 @@ class Task(L.LightningModule):
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
     """
 
+    bar: tuple[str, ...] = ("loss", "accuracy")  # figures beside a progress bar
+
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
         super().__init__()
         self.network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
         self.spent: float | None = None  # the part of the run's budget of time that is spent; None: it has none
+        self.sums: dict[str, Sums] = {}  # of each split, this process's
+        self.rows: dict[str, list[Mapping[str, Rows]]] = {}  # of each split, batch by batch
+        # What the last test left: arrays with a row for each item, in the split's order, or lists where rows differ in
+        # length; of several tests those after the first have the loader's name as an ending.
+        self.predictions: dict[str, np.ndarray | list[np.ndarray]] = {}
+
+    @abstractmethod
+    def measure(self, batch: Any, split: str) -> Measured:
+        """What a batch comes to. `split` is train, val or test; of a test on several loaders test_<name>."""
+
+    def figures(self, split: str, means: Mapping[str, Tensor], rows: Mapping[str, Rows]) -> dict[str, Any]:
+        """What follows from a split's means (float64) or from all its rows, on the CPU; once at its end.
+
+        Numbers are logged like the means, and take the place of those they are named as; a test's arrays are kept.
+        """
+        return {}
+
+    def on_validated(self, found: Mapping[str, float]) -> None:
+        """A validation's figures are there, its checkpoint is not yet written."""
+
+    def on_step_skipped(self) -> None:
+        """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
+
+    def report(self, run: Any) -> list[Section]:
+        """What the run's report shows; `run` is a `running.run.Run`."""
+        return []
+
+    @staticmethod
+    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of what a test left, figures of each item by name (N,), whose means two runs are compared by."""
+        return {}
+
+    @staticmethod
+    def kept_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Of what a test left, figures that results/ keeps beside those of metrics.json."""
+        return {}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """What a page that compares runs of this task shows beyond what all tasks do; pictures go into `folder`."""
+        return []
+
+    # Training
 
     def forward(self, *inputs: Any) -> Any:
         return self.network(*inputs)
@@ -74,121 +131,120 @@ class Task(L.LightningModule):
         """The part of the training that is done: of its time under a budget, else of its steps."""
         return self.global_step / self.trainer.estimated_stepping_batches if self.spent is None else self.spent
 
-    def on_step_skipped(self) -> None:
-        """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
+    # Figures: each batch is counted, each split closed at its end
 
-    def in_order(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rows (n, …) of this process's items → those of all processes, in the split's order.
+    def training_step(self, batch: Any, number: int) -> Tensor:
+        measured = self.measure(batch, "train")
+        self.count(measured, "train")
+        self.log("train/loss_step", measured.loss.detach(), prog_bar=True)
+        return measured.loss
 
-        Every process must call it. Of `world` processes each has every world-th item, as the loaders deal them.
-        """
-        parts = gathered(dict(rows))
-        found = {}
-        for name, own in rows.items():
-            found[name] = np.empty((sum(len(part[name]) for part in parts), *own.shape[1:]), own.dtype)
-            for rank, part in enumerate(parts):
-                found[name][rank :: len(parts)] = part[name]
+    def validation_step(self, batch: Any, number: int, dataloader_idx: int = 0) -> None:
+        self.examine(batch, number, list(self.loaders("val"))[dataloader_idx])
+
+    def test_step(self, batch: Any, number: int, dataloader_idx: int = 0) -> None:
+        self.examine(batch, number, list(self.loaders("test"))[dataloader_idx])
+
+    def examine(self, batch: Any, number: int, split: str) -> None:
+        if number == 0:  # what a sanity check, or an interrupted validation, left
+            self.sums[split], self.rows[split] = {}, []
+        measured = self.measure(batch, split)
+        self.count(measured, split)
+        self.rows[split].append({name: on_cpu(rows) for name, rows in measured.rows.items()})
+
+    def count(self, measured: Measured, split: str) -> None:
+        sums = self.sums.setdefault(split, {})
+        for name, value in measured.values.items():
+            new = summed(value)
+            if name in sums:  # perhaps a checkpoint's, which are on the CPU
+                new = [part + before.to(part) for part, before in zip(new, sums[name], strict=True)]
+            sums[name] = new
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.on_validated(self.close("train") | self.close("val"))
+
+    def on_test_epoch_end(self) -> None:
+        self.predictions = {}
+        self.close("test")
+
+    def close(self, kind: str) -> dict[str, float]:
+        """Logs what a split, or each of a test's several, comes to, and forgets it; every process calls it."""
+        found: dict[str, float] = {}
+        for place, (split, loader) in enumerate(self.loaders(kind).items()):
+            ending = split.removeprefix(kind)
+            means = {name: above / below for name, (above, below) in self.totals(split).items()}
+            if not means:  # nothing was trained on
+                continue
+            rows = in_order(self.rows.pop(split, []), dealt=getattr(loader, "world", 1) > 1)
+            self.sums.pop(split, None)
+            for name, value in (means | self.figures(split, means, rows)).items():
+                if isinstance(value, list) or np.ndim(value):
+                    rows[name] = value
+                elif name[0] != "_":
+                    found[f"{kind}/{name}{ending}"] = float(value)
+                    if place == 0:  # of several the first is the main one: its figures have their plain names too
+                        found[f"{kind}/{name}"] = float(value)
+            if kind == "test":
+                self.predictions |= {name + ending: as_arrays(kept) for name, kept in rows.items() if name[0] != "_"}
+        for name, value in found.items():
+            self.log(name, torch.tensor(value, dtype=exact(self.device)), prog_bar=name.partition("/")[2] in self.bar)
         return found
 
-    @abstractmethod
-    def predictions(self) -> dict[str, np.ndarray]:
-        """What comparisons need of the test just made: arrays with one row per test item, in the split's order.
+    def loaders(self, kind: str) -> dict[str, Any]:
+        """The splits of a kind and their loaders; a datamodule may give several validation or test loaders, by name."""
+        found = None if kind == "train" else getattr(self.trainer, f"{kind}_dataloaders")
+        return {f"{kind}_{k}".rstrip("_"): v for k, v in found.items()} if isinstance(found, dict) else {kind: found}
 
-        Every process calls it; the first one's are kept.
-        """
+    def totals(self, split: str) -> Sums:
+        """A split's sums over all processes, on the CPU; every process calls it."""
+        found: Sums = {}
+        for part in gathered(self.own_sums(split)):
+            for name, pair in part.items():
+                found[name] = [new + old for new, old in zip(pair, found.get(name, (0, 0)), strict=True)]
+        return found
 
-    @abstractmethod
-    def report(self, run: Any) -> list[Section]:
-        """What the run's report shows; `run` is a `running.run.Run`."""
+    def own_sums(self, split: str) -> Sums:
+        return {name: [part.cpu().double() for part in pair] for name, pair in self.sums.get(split, {}).items()}
 
-    @staticmethod
-    def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of what `predictions` kept, figures of each test item by name (N,), whose means two runs are compared by."""
-        return {}
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["sums"] = gathered(self.own_sums("train"))  # of each process: an epoch resumed midway goes on
 
-    @staticmethod
-    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
-        """What a page that compares runs of this task shows beyond what all tasks do; pictures go into `folder`."""
-        return []
-
-
-def gathered(own: Any) -> list[Any]:
-    """What each process has, in the order of their ranks; every process must call it."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [own]
-    parts = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, own)
-    return parts
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sums["train"] = checkpoint["sums"][self.trainer.global_rank]
 
 
 class LossTask(Task):
-    """A task of one loss: a subclass says `losses`, and in `report`, if it likes, what to show.
-
-    Logs `{train,val,test}/loss`, means over items; training's over what was trained on since the last validation.
-    """
-
-    def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
-        super().__init__(network, optimizer, scheduler)
-        self.means = split_means()
-        self.tested: list[Tensor] = []
+    """A task of one loss, logged as `{train,val,test}/loss`: a subclass says `losses`."""
 
     @abstractmethod
     def losses(self, batch: Any) -> Tensor:
         """The loss of each item of a batch (B,)."""
 
-    def counted(self, batch: Any, split: str) -> Tensor:
-        """`losses`, counted in the split's mean."""
+    def measure(self, batch: Any, split: str) -> Measured:
         losses = self.losses(batch)
-        self.means[f"{split}_mean"].update(losses.detach())
-        return losses
-
-    def log_split(self, split: str) -> None:
-        mean = self.means[f"{split}_mean"]
-        self.log(f"{split}/loss", mean.compute(), prog_bar=True)
-        mean.reset()
-
-    def training_step(self, batch: Any, number: int) -> Tensor:
-        return self.counted(batch, "train").mean()
-
-    def validation_step(self, batch: Any, number: int) -> None:
-        self.counted(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        if self.means["train_mean"].update_called:
-            self.log_split("train")
-        self.log_split("val")
-
-    def on_test_epoch_start(self) -> None:
-        self.tested = []
-
-    def test_step(self, batch: Any, number: int) -> None:
-        self.tested.append(self.counted(batch, "test").cpu())
-
-    def on_test_epoch_end(self) -> None:
-        self.log_split("test")
-
-    def predictions(self) -> dict[str, np.ndarray]:
-        """Each test item's loss."""
-        return {"loss": torch.cat(self.tested).numpy()}
+        return Measured(losses.mean(), {"loss": losses}, {"loss": losses} if split != "train" else {})
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"loss": predictions["loss"]}
 
-    def report(self, run: Any) -> list[Section]:
-        return []
+
+def summed(value: Tensor | Ratio) -> list[Tensor]:
+    """Σ above and Σ below over a batch's items."""
+    if isinstance(value, Ratio):
+        return [part.detach().to(exact(part.device)).sum(0) for part in value]
+    return [value.detach().to(exact(value.device)).sum(0), torch.tensor(len(value), dtype=torch.float64)]
 
 
-def split_means(splits: Sequence[str] = ("train", "val", "test")) -> nn.ModuleDict:
-    """A mean for each split: `train_mean`, `val_mean`, `test_mean`.
+def exact(device: torch.device) -> torch.dtype:
+    """What sums are taken in: float32 rounds a sum over 10,000 images, but Apple's GPUs have nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
-    They are kept in the checkpoint, so that an epoch resumed midway goes on. NaN shows, it is not left out. Double
-    where the device has it: float32 rounds a sum over 10,000 images.
-    """
-    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64
-    means = nn.ModuleDict()
-    for split in splits:
-        mean = MeanMetric(nan_strategy="disable")
-        mean.persistent(True)
-        means[f"{split}_mean"] = mean.set_dtype(dtype)
-    return means
+
+def on_cpu(rows: Rows) -> Rows:
+    return [row.detach().cpu() for row in rows] if isinstance(rows, list) else rows.detach().cpu()
+
+
+def as_arrays(rows: Any) -> np.ndarray | list[np.ndarray]:
+    return [np.asarray(row) for row in rows] if isinstance(rows, list) else np.asarray(rows)

@@ -12,16 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from hydra.utils import get_class
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 
-from datamodules.errors import Arguments, UsageError, run_tool
-from lightning_modules.base import ComparedRun, Task
+from datamodules.errors import UsageError
+from datamodules.tools import Arguments, run_tool
 from reporting.figures import read_curves, save
-from reporting.report import Section, number, page, write_text
-from running.check import CONF
-from running.folder import read_predictions, read_run
+from reporting.folder import read_run, task_class, task_settings
+from reporting.predictions import read_predictions
+from reporting.report import ComparedRun, Section, number, page, write_text
 
 RESAMPLES = 2000
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
@@ -42,7 +41,7 @@ def main(words: Sequence[str]) -> Path:
     args = parser.parse_args(words)
     runs = read_runs(args.runs)
     check_comparable(runs)
-    task = task_of(runs[0])
+    task = task_class(runs[0].config.choices.task)
     with TemporaryDirectory() as folder:
         text = comparison_page(runs, task, Path(folder))
         title = f"{runs[0].config.choices.task} on {runs[0].config.choices.data}: {len(runs)} runs compared"
@@ -82,8 +81,12 @@ def names(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def check_comparable(runs: Sequence[ComparedRun]) -> None:
-    """Raises UsageError when two runs are of different tasks, or were tested on different items."""
+    """Raises UsageError when two runs are of different tasks, of one that is not here, or tested on different items."""
     first = runs[0]
+    if not task_settings(name := str(first.config.choices.task)):
+        raise UsageError(
+            f"'{first.folder}' is of task={name}, which this checkout does not have: compare it in its own."
+        )
     for run in runs[1:]:
         for group in ("task", "data"):
             ours, theirs = first.config.choices[group], run.config.choices[group]
@@ -100,19 +103,7 @@ def check_comparable(runs: Sequence[ComparedRun]) -> None:
             )
 
 
-def task_of(run: ComparedRun) -> type[Task]:
-    """The task's class, as this checkout's conf/ names it.
-
-    Raises:
-        UsageError: it has no such task.
-    """
-    files = {file.stem: file for file in (CONF / "task").glob("*.yaml")}
-    if (name := str(run.config.choices.task)) not in files:
-        raise UsageError(f"'{run.folder}' is of task={name}, which this checkout does not have: compare it in its own.")
-    return get_class(OmegaConf.load(files[name]).task.module._target_)
-
-
-def comparison_page(runs: Sequence[ComparedRun], task: type[Task], folder: Path) -> str:
+def comparison_page(runs: Sequence[ComparedRun], task: type[Any], folder: Path) -> str:
     """The page's Markdown; its pictures go into `folder`."""
     sections = [
         Section("What differs", table(runs, differing_settings(runs), "setting")),

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from markdown import markdown
+from omegaconf import DictConfig
 
 from datamodules.files import whole_file
 
@@ -49,6 +51,16 @@ class Section(NamedTuple):
     title: str
     text: str
     figure: str | None = None
+
+
+class ComparedRun(NamedTuple):
+    """A finished run beside others: a short name, its configuration, final figures and predictions."""
+
+    name: str
+    folder: Path
+    config: DictConfig
+    metrics: dict[str, float]
+    predictions: dict[str, np.ndarray]
 
 
 def number(value: float) -> str:

@@ -17,15 +17,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from datamodules.errors import Arguments, UsageError, run_tool
+from datamodules.errors import UsageError
 from datamodules.files import whole_file
+from datamodules.tools import Arguments, run_tool
+from reporting.folder import REPOSITORY, find_checkpoint, leaves, read_run, task_class, task_settings
+from reporting.predictions import read_predictions
 from reporting.published import Figure, published_figures
 from reporting.report import write_text
-from running.check import find_checkpoint
-from running.folder import read_predictions, read_run
-from running.sweep import leaves
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 INTRODUCTION = """# Results
 
 Every row is a run of this project, kept under `results/` with its configuration and figures; this page is made from
@@ -45,7 +44,9 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
     for name in {"command", "went on with"} & config["provenance"].keys():
         command = config["provenance"][name].split()
         config["provenance"][name] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8")) | class_metrics(run)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    if (run / "predictions.npz").exists():
+        metrics |= task_class(config["choices"]["task"]).kept_figures(read_predictions(run))
     if not {"seconds/fit", "steps"} <= metrics.keys():
         raise UsageError(f"'{run}' was not trained in its folder: keep the run that trained its network.")
     best = find_checkpoint(run) if weights else None
@@ -62,7 +63,7 @@ def keep_weights(best: Path, kept: Path) -> None:
     """A checkpoint to test and to draw from, without what only training needs."""
     import torch
 
-    from running.load import KINDS, read_checkpoint
+    from reporting.load import KINDS, read_checkpoint
 
     checkpoint = read_checkpoint(best)
     config = checkpoint["config"] | {"ckpt_path": None}  # of a run that went on
@@ -70,22 +71,6 @@ def keep_weights(best: Path, kept: Path) -> None:
     torch.save({key: checkpoint[key] for key in KINDS} | {"config": config}, content)
     with whole_file(kept) as unfinished:
         unfinished.write_bytes(content.getbuffer())
-
-
-def class_metrics(run: Path) -> dict[str, float]:
-    """A classifier's test/precision/cat and so on, from its predictions; empty without them."""
-    predictions = read_predictions(run) if (run / "predictions.npz").exists() else {}
-    if "class_names" not in predictions:
-        return {}
-    from lightning_modules.classification.analysis import class_figures
-
-    names = [str(name) for name in predictions["class_names"]]
-    rows = class_figures(predictions["label"], predictions["probabilities"], names)[: len(names)]
-    return {
-        f"test/{measure}/{row.name}": round(float(getattr(row, measure)), 4)
-        for row in rows
-        for measure in ("precision", "recall", "f1")
-    }
 
 
 def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
@@ -103,8 +88,8 @@ def results_page(results: Path) -> str:
     runs = kept_runs(results)
     lines = [INTRODUCTION]
     for task, data in sorted({(config["choices"]["task"], config["choices"]["data"]) for _, config, _ in runs}):
-        node = known_task(task)
-        shown = [*node.shown, *node.get("shown_of_other_stages", [])]
+        node = task_settings(task)
+        shown = [*node["shown"], *node.get("shown_of_other_stages", [])]
         columns = ["run", "parameters", "steps", "minutes", "train", "val", *(f"test {words(name)}" for name in shown)]
         lines += [f"## {task}: {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
         for name, config, metrics in runs:
@@ -117,11 +102,6 @@ def results_page(results: Path) -> str:
         record = config["provenance"]
         lines.append(f"- **{name}**: `{record['command']}`; {record['machine']}; commit {record['commit']}")
     return "\n".join(lines) + "\n"
-
-
-def known_task(name: str) -> Any:
-    """What conf/ says of a task now; a kept run's own configuration may be older."""
-    return OmegaConf.load(REPOSITORY / "conf" / "task" / f"{name}.yaml").task
 
 
 def all_published() -> list[Figure]:
@@ -158,7 +138,7 @@ def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict
 
     def on_validation(run: tuple[str, Mapping[str, Any], Mapping[str, float]]) -> float:
         own = f"val/{figure.metric.split('/', 1)[1]}"  # some metrics are of the test split alone
-        metric = own if own in run[2] else f"val/{known_task(run[1]['choices']['task']).shown[0]}"
+        metric = own if own in run[2] else f"val/{task_settings(run[1]['choices']['task'])['shown'][0]}"
         return run[2][metric] * (1 if "accuracy" in metric else -1)
 
     beside = [

@@ -17,10 +17,9 @@ from yaml import YAMLError
 
 from datamodules.errors import UsageError
 from reporting.figures import read_curves
+from reporting.folder import STAGES_FILE, leaves, monitored, read_json, task_settings
 from reporting.published import Figure, published_figures, short_keys, text
 from reporting.statistics import half_interval, mean
-from running.check import CONF
-from running.sweep import STAGES_FILE, leaves, read_json
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "experiment", "debug")
 # No settings of what is trained: where things lie, who published what, which stages ran.
@@ -43,10 +42,10 @@ class Run:
 
     @cached_property
     def task(self) -> dict[str, Any]:
-        """The task's monitor, mode and shown metrics; from conf/ where the run's configuration lacks one."""
-        path = CONF / "task" / f"{self.choices['task']}.yaml"
-        known = OmegaConf.to_container(OmegaConf.load(path))["task"] if path.exists() else {}
-        return {"mode": "min", "shown": [], **known, **self.config["task"]}
+        """What its stages are judged by, and shown metrics; from conf/ where the run's configuration lacks one."""
+        known = {"shown": [], **task_settings(self.choices["task"]), **self.config["task"]}
+        monitor, mode = monitored(self.config | {"task": known})
+        return known | {"monitor": monitor, "mode": mode}
 
     @property
     def value(self) -> float | None:

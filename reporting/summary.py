@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import Arguments, UsageError, run_tool
+from datamodules.errors import UsageError
+from datamodules.tools import Arguments, run_tool
 from reporting.published import text
 from reporting.report import page, write_text
 from reporting.runs import Setting, Summary, read_summaries, with_interval

@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import UsageError, did_you_mean
+from reporting.folder import CONF, find_checkpoint, monitored
+from reporting.targets import check_calls, check_hydra
 from running.limits import KINDS, LIMITS, NULL_KINDS, NULLABLE, OPTIONAL
 from running.sweep import check_same
-from running.targets import CONF, check_calls, check_hydra
 
 MANY_JOBS = 12  # composing one takes a quarter of a second
 # What choices of Hydra's groups are installed by.
@@ -136,8 +137,8 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
     for entry in config.published:
         if not OmegaConf.is_dict(entry) or not entry.keys() >= PUBLISHED or not OmegaConf.is_dict(entry.figures):
             raise UsageError(f"published holds {entry}, but each entry must have {', '.join(sorted(PUBLISHED))}.")
-    if model not in config.task.models:
-        models = ", ".join(config.task.models)
+    if model not in (known_models := [*config.task.models, *config.task.get("large_models", [])]):
+        models = ", ".join(known_models)
         raise UsageError(f"model={model} is no network of task={task}: choose one of {models}.")
     stages, known = config.stages, [*config.task.stages, *config.task.get("other_stages", [])]
     if not OmegaConf.is_list(stages) or not stages:
@@ -147,30 +148,26 @@ def check_config(config: DictConfig, model: str, task: str) -> None:
             raise UsageError(f"There is no stage '{stage}' in task={task}: choose from {', '.join(known)}.")
     if len(set(stages)) < len(stages):
         raise UsageError(f"stages=[{','.join(stages)}] names a stage twice: leave one out.")
-    if stages[0] != "fit" and config.ckpt_path is None:
+    if config.ckpt_path is None and not can_begin(stages, config.task):
         raise UsageError(f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, or put fit first.")
     if config.ckpt_path is not None:
         find_checkpoint(config.ckpt_path, to_resume="fit" in stages)
+
+
+def can_begin(stages: Sequence[str], task: DictConfig) -> bool:
+    """Does every stage find what it needs without a checkpoint: a network that `fit` trained before, or none at all?
+
+    A report may follow stages that need no network.
+    """
+    before_fit = stages[: list(stages).index("fit")] if "fit" in stages else stages
+    able = task.get("without_network", [])
+    return all(stage in able or (stage == "report" and number > 0) for number, stage in enumerate(before_fit))
 
 
 def check_new_folder(folder: Path, stages: Sequence[str]) -> None:
     """Raises UsageError when a new training would mix its files with an earlier run's."""
     if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
         raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
-
-
-def find_checkpoint(path: str | Path, to_resume: bool = False) -> Path:
-    """A checkpoint file; of a run's folder its best one, or its last to go on training from.
-
-    Raises:
-        UsageError: there is none.
-    """
-    path = Path(str(path))
-    if path.is_dir():
-        path = path / "checkpoints" / ("last.ckpt" if to_resume else "best.ckpt")
-    if not path.is_file():
-        raise UsageError(f"There is no checkpoint '{path}': give a .ckpt file, or a run's folder, as ckpt_path.")
-    return path
 
 
 def misread(message: str) -> NoReturn:
@@ -244,7 +241,7 @@ def words_of_search(config: DictConfig, overrides: Sequence[Override]) -> list[s
     sweeper, named = config.hydra.sweeper, {override.key_or_group for override in overrides}
     if "optuna" not in sweeper._target_:
         return []
-    words = {"direction": f"{config.task.mode}imize", "max_failure_rate": 1.0}
+    words = {"direction": f"{monitored(config)[1]}imize", "max_failure_rate": 1.0}
     if "seed" in (sweeper.sampler or {}):
         words["sampler.seed"] = config.seed
     return [f"hydra.sweeper.{key}={value}" for key, value in words.items() if f"hydra.sweeper.{key}" not in named]
@@ -310,7 +307,7 @@ def words_of_checkpoint(config: DictConfig, words: Sequence[str], multirun: bool
     """The words that choose what the checkpoint of `config` was trained with, where the user's do not."""
     to_resume = OmegaConf.is_list(config.stages) and "fit" in config.stages
     path = find_checkpoint(config.ckpt_path, to_resume)
-    from running.load import read_checkpoint
+    from reporting.load import read_checkpoint
 
     choices = read_checkpoint(path)["config"]["choices"]
     named = {word.split("=", 1)[0] for word in words}

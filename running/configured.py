@@ -6,8 +6,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import UsageError
-from running.check import find_checkpoint
-from running.load import read_checkpoint
+from reporting.folder import find_checkpoint
+from reporting.load import read_checkpoint
 
 CHOSEN = ("task", "model", "data", "optimizer", "scheduler", "trainer", "experiment", "sweep", "debug")
 FIXED = ("task", "model", "experiment", "sweep", "debug")  # a checkpoint's own, or not at all

@@ -16,8 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from datamodules.errors import UsageError
-from lightning_modules.base import gathered
+from lightning_modules.gathering import gathered
 from running.stopped import stop
 
 
@@ -43,11 +42,6 @@ class GoOn(Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.restored = checkpoint["random_states"]
-        if len(self.restored) != trainer.world_size:
-            raise UsageError(
-                f"A run that began in {len(self.restored)} processes cannot go on in {trainer.world_size}: give "
-                "trainer and trainer.devices as they were, or train anew."
-            )
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.restored is None:

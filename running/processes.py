@@ -41,6 +41,8 @@ def of_one_run(config: DictConfig, folder: Path) -> Iterator[None]:
         sys.argv = [argv[0], *own, "hydra.mode=RUN"]
         with read_write(hydra_config):
             hydra_config.run.dir = str(folder)  # Lightning adds it to the words
+    elif config.ckpt_path is None:
+        sys.argv = [*argv, f"stages=[{','.join(config.stages)}]"]  # as `sweep.go_on` left them
     try:
         yield
     finally:

@@ -65,6 +65,15 @@ def check_resumable(config: DictConfig, before: DictConfig) -> None:
             )
 
 
+def check_processes(checkpoint: dict[str, Any], world: int) -> None:
+    """Raises UsageError when a run goes on in another number of processes, each of which has states of its own."""
+    if (before := len(checkpoint["random_states"])) != world:
+        raise UsageError(
+            f"A run that began in {before} processes cannot go on in {world}: give trainer and trainer.devices as they "
+            "were, or train anew."
+        )
+
+
 def check_network(config: DictConfig, before: DictConfig, path: Path) -> None:
     """Raises UsageError when a checkpoint's weights are to be used in a network other than theirs.
 
@@ -78,14 +87,3 @@ def check_network(config: DictConfig, before: DictConfig, path: Path) -> None:
                 f"The weights in '{path}' are of another network (model.{key} is {text(old)} there, {text(new)} in this"
                 " command): leave out words that change the network."
             )
-
-
-def check_holds_all(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raises UsageError when a checkpoint lacks what a run needs to go on: it is an early one, or kept weights."""
-    if "optimizer_states" not in checkpoint:
-        raise UsageError(f"'{path}' holds trained weights alone: they can be tested and drawn from, not trained on.")
-    if "random_states" not in checkpoint:
-        raise UsageError(
-            f"'{path}' was written by an earlier version, without random states: its weights can be tested, but the "
-            "run goes on only with the commit that its config.yaml names."
-        )

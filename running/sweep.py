@@ -1,13 +1,12 @@
-"""A sweep started again in its folder: what is done stays, what is missing runs."""
+"""A sweep, or a run of stages, started again in its folder: what is done stays, what is missing runs."""
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import UsageError
+from reporting.folder import leaves, monitored, read_json
 
 log = logging.getLogger(__name__)
 
 # What two starts of one job may differ in: where data lies, what was done, words for the report.
 FREE = ("ckpt_path", "stages", "paths", "published", "choices", "provenance", "sweep_name", "data.cache")
 REMAINS = ("checkpoints", "tensorboard", "snapshots", "metrics.csv", "metrics.json", "config.yaml")
-
-STAGES_FILE = "stages.json"  # what an ablation chose, in the sweep's folder
 
 folders: list[Path] = []  # of the sweeps that this process ran
 locks: list[FileLock] = []  # on them, held until the process ends, however it ends; not the callback's: that is pickled
@@ -54,15 +52,6 @@ class OtherRun(UsageError):
     """A job's folder holds a run of another configuration; nothing may be written there."""
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of nested dicts; a list is a value."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def check_same(config: DictConfig, folder: Path) -> None:
     """Raises OtherRun when `folder` holds a run that a composed configuration does not describe."""
     path = folder / "config.yaml"
@@ -78,18 +67,19 @@ def check_same(config: DictConfig, folder: Path) -> None:
         if there != here:
             raise OtherRun(
                 f"'{folder}' holds another job ({key} is {there} there, {here} in this command): a sweep goes on in its"
-                " folder with its own words only; give another hydra.sweep.dir."
+                " folder with its own words only, and so does a run; give another hydra.sweep.dir or hydra.run.dir."
             )
 
 
 def go_on(config: DictConfig, folder: Path) -> float | None:
-    """Changes a sweep job's composed configuration to do only what an earlier start left undone.
+    """Changes a composed configuration to do only what an earlier start in `folder` left undone.
 
     A stage is done when metrics.json holds its seconds. Training goes on from checkpoints/last.ckpt, unless the job
-    failed for a reason that stays in it, as a diverged one's does; then the job starts anew.
+    failed for a reason that stays in it, as a diverged one's does; then the job starts anew. Without a checkpoint the
+    stages that need no network, and are done, are left out.
 
     Returns:
-        The monitored metric when nothing is left to do, else None.
+        The monitored metric when nothing is left to do, NaN where there is none; else None.
 
     Raises:
         OtherRun: the folder holds a run of another configuration.
@@ -100,17 +90,22 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
     failure, metrics = (read_json(folder / name) for name in ("failure.json", "metrics.json"))
     (folder / "failure.json").unlink(missing_ok=True)
     left = [stage for stage in config.stages if f"seconds/{stage}" not in metrics]
-    checkpoints = folder / "checkpoints"
+    checkpoints, (monitor, _) = folder / "checkpoints", monitored(config)
     if not (folder / "config.yaml").exists():
         return None
-    if not left and not failure and config.task.monitor in metrics:
-        log.info("done before, %s %.4f: %s", config.task.monitor, metrics[config.task.monitor], folder)
-        return metrics[config.task.monitor]
-    if failure.get("error") != "UsageError" and readable(checkpoints / "last.ckpt"):
+    if not left and not failure and (monitor in metrics or "fit" not in config.stages):
+        log.info("done before, %s %.4f: %s", monitor, metrics.get(monitor, math.nan), folder)
+        return metrics.get(monitor, math.nan)
+    lasting = failure.get("error") == "UsageError"
+    if not lasting and readable(checkpoints / "last.ckpt"):
         with open_dict(config):
             config.stages = left or config.stages
             config.ckpt_path = str(checkpoints / ("last.ckpt" if "fit" in config.stages else "best.ckpt"))
         log.info("goes on from %s with %s", config.ckpt_path, ", ".join(config.stages))
+        return None
+    if not lasting and begun_without_network(config, folder):
+        config.stages = left
+        log.info("goes on with %s", ", ".join(left))
         return None
     log.info("starts anew: %s", failure.get("message", "it was ended before its first checkpoint"))
     for name in REMAINS:
@@ -119,17 +114,16 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
     return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is no file or it was cut short."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
+def begun_without_network(config: DictConfig, folder: Path) -> bool:
+    """Does the folder hold what stages that need no network left, and nothing else?"""
+    metrics = read_json(folder / "metrics.json")
+    done = [stage for stage in config.stages if f"seconds/{stage}" in metrics]
+    return bool(done) and set(done) <= {*config.task.get("without_network", []), "report"}
 
 
 def readable(checkpoint: Path) -> bool:
     """Is it there, and whole? A job killed while saving leaves half a file."""
-    from running.load import read_checkpoint  # torch
+    from reporting.load import read_checkpoint  # torch
 
     try:
         read_checkpoint(checkpoint)

@@ -11,7 +11,8 @@ import torch
 from hypothesis import settings
 from omegaconf import OmegaConf, open_dict
 
-from running.check import CONF, check_config, compose_config
+from reporting.folder import CONF
+from running.check import check_config, compose_config
 from running.configured import final_config
 from running.run import execute
 

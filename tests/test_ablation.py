@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from datamodules.errors import UsageError
 from hydra_plugins.one_at_a_time import OneAtATime, plan
 from running.check import check_command, compose_config
-from tests.test_command import train
+from tests.forked import train
 
 BEST = {"optimizer.lr": {"0.1": -math.inf, "0.01": 0.5}, "data.batch_size": {"16": 1.0}, "model.filters": {"64": 1.0}}
 
@@ -122,7 +122,6 @@ def test_a_mistake_is_refused_before_the_first_job(words, message):
         check_command(["sweep=cnn_ablation", *words])
 
 
-@pytest.mark.slow
 def test_an_ablation_as_a_user_runs_it(tmp_path):
     words = ["sweep=cnn_ablation", "debug=quick", "optimizer.lr=0.01", "data.batch_size=64", "model.filters=4,8"]
     words += ["model.depth=3,5", "hydra.sweep.dir=sweep"]

@@ -6,14 +6,18 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.forked import Command
+from tests.test_imports import LAYERS
 
 COPIED = ("conf", "datamodules", "lightning_modules", "reporting", "running", "tests", "train.py", "pyproject.toml")
 PATH = re.compile(r"# ((?:conf|lightning_modules|tests)/\S+\.(?:py|yaml))\n")
@@ -51,11 +55,24 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
-def python(folder: Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
-    )
+def in_the_copy(run: Callable[[], object]) -> None:
+    """Runs what has not been imported from the project, in a process that is to import it from this folder."""
+    for name in [name for name in sys.modules if name.split(".")[0] in LAYERS and name != __name__]:
+        del sys.modules[name]
+    sys.path.insert(0, os.getcwd())
+    run()
+
+
+def run_train() -> None:
+    import_module("train").main()
+
+
+def run_pytest() -> None:
+    sys.exit(pytest.main(sys.argv[1:]))
+
+
+def output(folder: Path, run: Callable[[], object], *words: str) -> str:
+    done = Command(words, folder, partial(in_the_copy, run), script=folder / "train.py").ended()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -67,8 +84,8 @@ def test_the_recipe_is_short_and_complete():
 
 
 def test_its_command_trains_tests_and_reports(copy):
-    command = re.search(r"`python (train\.py task=\w+)`", recipe())[1].split()
-    python(copy, *command, "trainer.max_epochs=8", "hydra.run.dir=run")
+    word = re.search(r"`python train\.py (task=\w+)`", recipe())[1]
+    output(copy, run_train, word, "trainer.max_epochs=8", "hydra.run.dir=run")
     metrics = json.loads((copy / "run/metrics.json").read_text())
     kept = np.load(copy / "run/predictions.npz")["loss"]
     assert kept.shape == (360,) and metrics["test/loss"] == pytest.approx(kept.mean(), rel=1e-6)
@@ -78,6 +95,6 @@ def test_its_command_trains_tests_and_reports(copy):
 
 def test_the_tests_find_it(copy):
     words = ["tests/test_configs.py", "-p", "no:cacheprovider", "-k", "denoising or claimed", "-rA"]
-    shown = python(copy, "-m", "pytest", *words)
+    shown = output(copy, run_pytest, *words)
     for name in ("instantiates_from_a_bare_composition", "pair_fits_tests_reports_and_reloads"):
         assert re.search(rf"PASSED .*{name}\[denoising-linear\]", shown)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from datamodules.digits import Digits
 from datamodules.errors import UsageError
-from running.load import load_run, read_checkpoint
+from reporting.load import load_run, read_checkpoint
 from tests.conftest import SMALLEST, run_here
 
 SMALL = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true", "patience=null"]

@@ -25,15 +25,14 @@ from PIL import Image
 
 import train
 from benchmarks import data, recurrence, sampling, step, text
-from datamodules.errors import run_tool
+from datamodules.tools import run_tool
 from lightning_modules.char_lm import leakage
 from lightning_modules.pixelrnn import receptive_fields
 from reporting import compare, results, summary
-from running import travel
-from running.check import CONF, check_command
+from reporting.folder import CONF, leaves
+from reporting.load import read_checkpoint
+from running.check import check_command
 from running.limits import NULL_KINDS
-from running.load import read_checkpoint
-from running.sweep import leaves
 from tests.commands import Ended, ended
 from tests.conftest import SMALLEST, TASKS, run_here
 
@@ -44,7 +43,6 @@ TOOLS: dict[str, Callable[[], object]] = {
     "reporting.results": partial(run_tool, results.main),
     "lightning_modules.char_lm.leakage": partial(run_tool, leakage.main),
     "lightning_modules.pixelrnn.receptive_fields": partial(run_tool, receptive_fields.main),
-    "running.travel": partial(run_tool, travel.main),
     "benchmarks.data": data.main,
     "benchmarks.recurrence": recurrence.main,
     "benchmarks.sampling": sampling.main,
@@ -267,12 +265,6 @@ OTHERS = [
     ("reporting.summary", "text.txt", "There is no folder 'text.txt'"),
     ("reporting.summary", "pixelrnn char_lm", "Several folders: say where their summary goes, with --to FOLDER."),
     ("reporting.summary", "", "the following arguments are required: folder; --help shows what can be given."),
-    ("running.travel", "pack nowhere parts", "There is no checkpoint 'nowhere'"),
-    ("running.travel", "pack pixelrnn parts --most 0.001", "more than 0.001: give a larger --most."),
-    ("running.travel", "pack pixelrnn parts --most 0", "--part and --most must be numbers above 0, in MiB."),
-    ("running.travel", "unpack pixelrnn back", "'pixelrnn' does not hold all parts of a packed run: pack it again."),
-    ("running.travel", "unpack pixelrnn pixelrnn", "'pixelrnn' holds a run: give another folder."),
-    ("running.travel", "send pixelrnn back", "invalid choice: 'send'"),
     ("reporting.compare", "pixelrnn", "One run alone cannot be compared: give the folders of two or more."),
     (
         "reporting.compare",

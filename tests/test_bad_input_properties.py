@@ -26,10 +26,11 @@ from datamodules.images import Images
 from datamodules.sources import damage_named
 from datamodules.text import Text
 from lightning_modules.pixelrnn.codec import read as read_compressed
+from reporting.folder import read_run
+from reporting.load import read_checkpoint
+from reporting.predictions import read_predictions
 from running import run as running_run
 from running.check import compose_config, keys_of
-from running.folder import read_predictions, read_run
-from running.load import read_checkpoint
 from tests.commands import ended
 from tests.conftest import SMALLEST, TASKS
 
@@ -59,13 +60,7 @@ def numeric_keys(task: str) -> list[str]:
 
 def prepared() -> None:
     """`python train.py` up to its first stage."""
-    prepare = running_run.prepare
-
-    def only_prepared(*given: object) -> None:
-        prepare(*given)
-        raise SystemExit(0)
-
-    with mock.patch.object(running_run, "prepare", only_prepared):
+    with mock.patch.object(running_run, "run_stage", side_effect=SystemExit(0)):
         train.main()
 
 

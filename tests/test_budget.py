@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.pixelrnn import PixelRNN
+from reporting.load import read_checkpoint
 from running.callbacks import Record
-from running.load import read_checkpoint
 from running.stopped import Stopped
 from tests.conftest import run_here
 

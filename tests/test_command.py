@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from running.check import check_command
 from tests.conftest import MODELS, QUICK, REPOSITORY
+from tests.forked import Command, train
 
 
-def train(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+def python(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """`python train.py WORDS`, a process from its very start."""
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "train.py"), *words],
         cwd=folder,
@@ -36,7 +40,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
 def test_a_mistake_is_one_sentence_in_three_seconds(words, message, tmp_path):
     started = time.perf_counter()
-    done = train(*words, folder=tmp_path)
+    done = python(*words, folder=tmp_path)
     assert time.perf_counter() - started < 3
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
@@ -64,13 +68,12 @@ def test_a_model_of_another_task_is_refused(tmp_path, monkeypatch):
     assert done.stderr == "model=pixelcnn is no network of task=classification: choose one of cnn, vit.\n"
 
 
-TOOLS = ["reporting.summary", "reporting.compare", "lightning_modules.char_lm.leakage"]
+TOOLS = ["reporting.compare", "lightning_modules.char_lm.leakage"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_mistake_in_a_tools_words_is_one_sentence(tool, tmp_path):
-    command = [sys.executable, "-m", tool, str(tmp_path / "nowhere")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    done = Command([str(tmp_path / "nowhere")], tmp_path, partial(runpy.run_module, tool, run_name="__main__")).ended()
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
@@ -87,7 +90,6 @@ def test_hydras_own_questions_are_answered(words, tmp_path):
     assert done.returncode == 0 and "pixelrnn" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_sweep_goes_on_past_a_job_that_fails(tmp_path):
     words = [*QUICK, "model=pixelcnn", "stages=[fit]", "model.first_kernel=4,3", "hydra.sweep.dir=sweep"]
     done = train("-m", *words, folder=tmp_path)

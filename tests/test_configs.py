@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from datamodules.spec import ImageSpec
-from running.check import CONF, compose_config
-from running.load import load_run
+from reporting.folder import CONF
+from reporting.load import load_run
+from running.check import compose_config
 from tests.conftest import MODELS, PAIRS, SMALLEST, TASKS, run_here
 from tests.smallest import inputs
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import train
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
-from running.load import WholeCheckpoints, read_checkpoint
+from datamodules.images import Images
+from reporting.load import read_checkpoint
+from running.checkpoints import WholeCheckpoints
 from tests.commands import train_ended
 from tests.conftest import QUICK, REPOSITORY
+from tests.forked import Command
 
 SMALL = [*QUICK, "model=pixelcnn", "model.hidden=8", "model.layers=1", "trainer.precision=32-true", "stages=[fit]"]
 
@@ -112,22 +116,17 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_is_whole(small_di
     assert read_checkpoint(last)["global_step"] == 3 * steps
 
 
-LIMITED = """
-import resource, sys
-import train
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
-train.main()
-"""
+def limited() -> None:
+    """train.py where no file may have more bytes than its first word says."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+    train.main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
 def test_a_checkpoint_larger_than_files_may_be_is_one_sentence(tmp_path):
-    words = [*SMALL, "hydra.run.dir=run"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HYDRA_MAIN_MODULE": "__main__"}
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "30000", *words],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    done = Command(["30000", *SMALL, "hydra.run.dir=run"], tmp_path, limited).ended()
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "best.ckpt' cannot be written (File too large)" in done.stderr
     assert not list((tmp_path / "run/checkpoints").iterdir()) and not hidden_files(tmp_path / "run")
@@ -192,31 +191,25 @@ def test_a_damaged_cache_is_built_again_before_a_step_is_trained(pictures, tmp_p
     assert "the content of images.npy was altered" in (tmp_path / "second/train.log").read_text()
 
 
-TOGETHER = """
-import json, sys, time
-from pathlib import Path
-from datamodules.images import Images
-pictures, folder, me = sys.argv[1:]
-data = Images(pictures, str(Path(folder) / "cache"), size=8)
-(Path(folder) / f"ready{me}").touch()
-while not (Path(folder) / "go").exists():
-    time.sleep(0.005)
-data.prepare_data()
-print(json.dumps({name: int(split.images.astype(int).sum()) for name, split in data.splits.items()}))
-"""
+def prepare_when_told() -> None:
+    """Prepares the pictures of its first word as soon as there is a file `go`; says what it has."""
+    pictures, me = sys.argv[1:]
+    data = Images(pictures, "cache", size=8)
+    Path(f"ready{me}").touch()
+    while not Path("go").exists():
+        time.sleep(0.005)
+    data.prepare_data()
+    print(json.dumps({name: int(split.images.astype(int).sum()) for name, split in data.splits.items()}))
 
 
 def test_two_processes_prepare_the_same_data_at_once(pictures, tmp_path):
-    commands = [[sys.executable, "-c", TOGETHER, str(pictures), str(tmp_path), me] for me in "12"]
-    children = [
-        subprocess.Popen(c, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands
-    ]
-    while not all((tmp_path / f"ready{me}").exists() for me in "12"):
-        assert all(child.poll() is None for child in children), children[0].communicate()
+    children = [Command([str(pictures), me], tmp_path, prepare_when_told) for me in "12"]
+    for child, me in zip(children, "12", strict=True):
+        child.wait_for(tmp_path / f"ready{me}")
     (tmp_path / "go").touch()
-    said = [child.communicate(timeout=240) for child in children]
-    assert said[0] == said[1] and not said[0][1]
-    assert json.loads(said[0][0]).keys() == {"train", "val", "test"}
+    first, second = (child.ended() for child in children)
+    assert first.stdout == second.stdout and not first.stderr + second.stderr
+    assert json.loads(first.stdout).keys() == {"train", "val", "test"}
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 

@@ -12,8 +12,8 @@ import torch
 from datamodules.errors import UsageError
 from lightning_modules.char_lm import CharLM
 from lightning_modules.pixelrnn import PixelRNN
+from reporting.load import read_checkpoint
 from running.check import check_command
-from running.load import read_checkpoint
 from tests.conftest import run_here
 from tests.soak.cases import make_data
 
@@ -42,7 +42,7 @@ def spoil_network(module, loss):
         if "running_" in name:
             buffer.data.fill_(float("nan"))  # behind the back of autograd, which needs it unchanged
     if isinstance(module, CharLM):
-        module.state = tuple(torch.full_like(part, float("nan")) for part in module.state)
+        module.states["train"] = tuple(torch.full_like(part, float("nan")) for part in module.states["train"])
     return loss * float("nan")
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
+import runpy
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from reporting.load import read_checkpoint
 from running.check import check_command
-from running.load import read_checkpoint
 from tests.conftest import REPOSITORY, run_here
+from tests.forked import Command, train, train_as_two
 from tests.soak.cases import make_data
-from tests.test_command import train
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 SHORT = ["trainer.precision=32-true", "trainer.max_epochs=1", "trainer.limit_train_batches=6"]
@@ -30,7 +30,6 @@ PICTURES = ["task=classification", "model.filters=4", "model.depth=3", "data.eva
 RUNS = {"pixelrnn": (PIXELS, 16), "char_lm": (LETTERS, 4), "classification": (PICTURES, 16)}  # batch of each process
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", RUNS)
 def test_two_processes_are_one_run(task, tmp_path, monkeypatch):
     """Trained on the same batches, halved: the same weights (batch normalisation apart, whose batches are the halves).
@@ -40,8 +39,8 @@ def test_two_processes_are_one_run(task, tmp_path, monkeypatch):
     for name in ("ETUDES_DATA", "ETUDES_CACHE"):  # put back at the end
         monkeypatch.setenv(name, str(tmp_path / "data"))
     words = [*words, *SHORT, *(make_data(tmp_path / "data") if task == "char_lm" else [])]
-    done = train(*words, *TWO, f"data.batch_size={batch}", "hydra.run.dir=two", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done, other = train_as_two(*words, *TWO, f"data.batch_size={batch}", "hydra.run.dir=two", folder=tmp_path)
+    assert done.returncode == other.returncode == 0, done.stderr + other.stderr
     two = tmp_path / "two"
     assert {path.name for path in tmp_path.iterdir()} - {"data", "cache"} == {"two"}, "one run folder"
     assert (two / "report.html").exists() and done.stdout.count("report:") == 1
@@ -67,16 +66,17 @@ def test_two_processes_are_one_run(task, tmp_path, monkeypatch):
             assert np.array_equal(ours[name], theirs[name]), name
 
 
-@pytest.mark.slow
-def test_a_sweep_of_two_processes_goes_on_past_a_job_that_fails(tmp_path):
-    words = ["-m", *PIXELS, *SHORT, *TWO, "stages=[fit,test]", "model.first_kernel=7,4,5", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize("kernels", ["4,5", pytest.param("4,7,5,3", marks=pytest.mark.slow)])
+def test_a_sweep_of_two_processes_goes_on_past_a_job_that_fails(kernels, tmp_path):
+    words = ["-m", *PIXELS, *SHORT, *TWO, "stages=[fit,test]", f"model.first_kernel={kernels}", "hydra.sweep.dir=sweep"]
     done = train(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"sweep"}
-    for job in (0, 2):
+    assert "needs a centre" in (tmp_path / "sweep/0/failure.json").read_text()
+    jobs = range(1, len(kernels.split(",")))
+    for job in jobs:
         assert "test/bits_per_dim" in json.loads((tmp_path / f"sweep/{job}/metrics.json").read_text()), job
-    assert "needs a centre" in (tmp_path / "sweep/1/failure.json").read_text()
-    assert "3 runs: 2 finished, 1 failed." in (tmp_path / "sweep/summary.md").read_text()
+    assert f"{len(jobs) + 1} runs: {len(jobs)} finished, 1 failed." in (tmp_path / "sweep/summary.md").read_text()
 
 
 FAILING = """
@@ -98,21 +98,14 @@ exec(compile(train.read_text(), train, "exec"))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_process_that_fails_ends_the_other(rank, tmp_path):
     script = tmp_path / "failing.py"
     failed_at = tmp_path / "failed_at"
     script.write_text(FAILING.format(repository=str(REPOSITORY), rank=rank, failed_at=str(failed_at)))
-    done = subprocess.run(
-        [sys.executable, str(script), *PIXELS, *SHORT, *TWO, "hydra.run.dir=run"],
-        cwd=tmp_path,
-        env={**os.environ, "ETUDES_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    words = [*PIXELS, *SHORT, *TWO, "hydra.run.dir=run"]
+    done = Command(words, tmp_path, partial(runpy.run_path, str(script), run_name="__main__"), script).ended(400)
     assert done.returncode != 0 and f"planted in process {rank}" in done.stderr
     assert time.time() - float(failed_at.read_text()) < 30
     assert not others_of(script), "a process is left over"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from datamodules.errors import UsageError
-from running.load import read_checkpoint
-from tests.conftest import REPOSITORY, run_here
+from reporting.load import read_checkpoint
+from tests.conftest import run_here
+from tests.forked import Command
 from tests.soak.cases import CASES
 from tests.soak.compare import unequal
 
@@ -29,19 +27,21 @@ MOMENTS = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> dict[str, list[dict]]:
-    """What `tests.soak.resume` found, in a process of its own, from which it can fork."""
-    folder = tmp_path_factory.mktemp("resume")
-    command = [sys.executable, "-m", "tests.soak.resume", "--folder", str(folder)]
-    command += ["--moments", *(f"{case}={moment}" for case, own in MOMENTS.items() for moment in own)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    """What `tests.soak.resume` found, in processes of their own, from which it can fork."""
+    cases, halves = list(MOMENTS), []
+    for number in range(2):  # two at once, each of one thread
+        folder = tmp_path_factory.mktemp("resume")
+        moments = [f"{case}={moment}" for case in cases[number::2] for moment in MOMENTS[case]]
+        halves.append(Command(["--folder", str(folder), "--moments", *moments], folder, "tests.soak.resume"))
+    found = {}
+    for half in halves:
+        done = half.ended(900)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found |= json.loads(done.stdout)
     assert found.keys() == CASES.keys()
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # the first waits for all of them
 @pytest.mark.parametrize(("case", "number"), [(case, number) for case in CASES for number in range(2)])
 def test_a_run_that_goes_on_is_the_run_that_was_never_ended(case, number, outcomes):

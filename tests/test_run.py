@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from omegaconf import OmegaConf
 
 from datamodules.digits import Digits
 from datamodules.errors import UsageError
+from reporting.load import load_run, read_checkpoint
 from reporting.results import keep_weights
-from running import folder as folder_module
+from running import provenance
 from running.check import check_command
-from running.load import load_run, read_checkpoint
 from running.precision import cpu_bf16_unit, resolve_precision
-from tests.conftest import QUICK, REPOSITORY, run_here
+from tests.conftest import QUICK, run_here
+from tests.forked import Command, train
 
 SMALL = ["model.hidden=8", "model.layers=1"]
 
@@ -172,7 +172,6 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     words = [
         *SMALL,
@@ -182,20 +181,18 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         "stages=[fit,test]",
         "patience=null",
     ]
-    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
     folder, last = tmp_path / "run", tmp_path / "run/checkpoints/last.ckpt"
-    victim = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not last.exists() or read_checkpoint(last)["epoch"] < 2:
-        assert time.monotonic() < deadline and victim.poll() is None, "the run ended before it could be killed"
+    victim = Command(words, tmp_path)
+    victim.wait_for(last)
+    while read_checkpoint(last)["epoch"] < 2:
+        assert victim.running(), "the run ended before it could be killed"
         time.sleep(0.05)
     os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
+    victim.ended()
     stopped_at = read_checkpoint(last)["global_step"]
     assert not (folder / "metrics.json").exists()
 
-    resume = [sys.executable, str(REPOSITORY / "train.py"), "ckpt_path=run/checkpoints/last.ckpt"]
-    done = subprocess.run(resume, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = train("ckpt_path=run/checkpoints/last.ckpt", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "it goes on in the run's own folder"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -296,11 +293,9 @@ def test_the_checkpoints_data_settings_hold(tmp_path):
     assert (config.data.batch_size, config.data.eval_batch_size) == (32, 50)
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_test(tmp_path):
     words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "hydra.run.dir=run", *QUICK, *SMALL]
-    command = [sys.executable, str(REPOSITORY / "train.py"), "model=pixelcnn", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = train("model=pixelcnn", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert "test/bits_per_dim" in json.loads((tmp_path / "run/metrics.json").read_text())
@@ -313,11 +308,11 @@ def test_the_commit_is_marked_when_other_files_than_the_runs_own_differ(tmp_path
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", checkout, *words], check=True)
-    monkeypatch.setattr(folder_module, "__file__", str(checkout / "running/folder.py"))
+    monkeypatch.setattr(provenance, "REPOSITORY", checkout)
     own = checkout / "my run"
     own.mkdir()
     (own / "config.yaml").write_text("")
-    commit = folder_module.git_commit(own)
-    assert len(commit) == 12 and folder_module.git_commit(tmp_path / "elsewhere") == commit + "+"
+    commit = provenance.git_commit(own)
+    assert len(commit) == 12 and provenance.git_commit(tmp_path / "elsewhere") == commit + "+"
     (checkout / "running/folder.py").write_text("changed")
-    assert folder_module.git_commit(own) == commit + "+"
+    assert provenance.git_commit(own) == commit + "+"

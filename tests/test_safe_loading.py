@@ -16,11 +16,11 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
+from reporting import targets
 from reporting.compare import main as compare
-from running import targets
+from reporting.load import load_run, read_checkpoint
+from reporting.targets import allowed_calls, check_calls, check_hydra
 from running.check import compose_config
-from running.load import load_run, read_checkpoint
-from running.targets import allowed_calls, check_calls, check_hydra
 from tests.commands import train_ended
 from tests.conftest import PAIRS, QUICK, SMALLEST, TASKS, run_here
 

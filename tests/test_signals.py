@@ -6,15 +6,12 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
-import time
+from operator import attrgetter
 
 import pytest
 
-from running.load import read_checkpoint
-from tests.conftest import REPOSITORY
-from tests.test_command import train
+from reporting.load import read_checkpoint
+from tests.forked import Command, train
 
 WORDS = ["model=pixelcnn", "model.hidden=4", "model.layers=1", "stages=[fit]", "patience=null", "hydra.run.dir=run"]
 WORDS += ["task.module.snapshots=0", "trainer.max_epochs=400", "trainer.limit_train_batches=5", "scheduler=constant"]
@@ -22,26 +19,14 @@ WORDS += ["trainer.log_every_n_steps=5", "trainer.limit_val_batches=1"]
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "more"), [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGTERM, TWO)])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, more, tmp_path):
-    victim = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *WORDS, *more],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    victim = Command([*WORDS, *more], tmp_path)
     last = tmp_path / "run/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 200
-    while not last.exists():
-        assert time.monotonic() < deadline and victim.poll() is None, "the run ended before its first checkpoint"
-        time.sleep(0.05)
+    victim.wait_for(last)
     os.kill(victim.pid, number)
-    said = victim.communicate(timeout=60)[1]
-    assert victim.returncode == 128 + number, said
+    status, said = attrgetter("returncode", "stderr")(victim.ended(60))
+    assert status == 128 + number, said
     if not more:
         assert said.count("\n") == 1, said
     assert f"Stopped. The run goes on where it was with: python train.py ckpt_path={last}" in said

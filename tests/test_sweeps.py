@@ -7,9 +7,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,17 +14,17 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules.errors import UsageError
+from reporting.folder import CONF
 from reporting.summary import write_summary
 from running import sweep
-from running.check import CONF, check_command, compose_config
-from tests.conftest import REPOSITORY, run_here
-from tests.test_command import train
+from running.check import check_command, compose_config
+from tests.conftest import run_here
+from tests.forked import Command, train
 
 SMALL = ["model=pixelcnn", "model.hidden=6", "model.layers=1", "task.module.snapshots=0"]
 SWEEP = ["-m", *SMALL, "debug=quick", "stages=[fit,test]", "hydra.sweep.dir=sweep"]
 
 
-@pytest.mark.slow
 def test_a_sweep_with_failures_ends_with_its_summary_and_goes_on(tmp_path):
     """Job 0 is fine, job 1 diverges, job 2 is impossible, as job 3; then the same command again."""
     words = [*SWEEP, "trainer.limit_train_batches=9", "model.first_kernel=7,4", "optimizer.lr=0.003,1e30"]
@@ -49,38 +46,17 @@ def test_a_sweep_with_failures_ends_with_its_summary_and_goes_on(tmp_path):
     assert "holds another job (model.kernel is 3 there, 5 in this command)" in other.stderr
 
 
-def start(*words: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(path: Path, victim: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline and victim.poll() is None, "it ended before it could be stopped"
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_sweep_goes_on_where_it_was(stop, tmp_path):
     words = ["-m", *SMALL, "stages=[fit]", "hydra.sweep.dir=sweep", "trainer.max_epochs=2,30", "patience=null"]
-    victim = start(*words, folder=tmp_path)
-    wait_for(tmp_path / "sweep/1/checkpoints/last.ckpt", victim)
+    victim = Command(words, tmp_path)
+    victim.wait_for(tmp_path / "sweep/1/checkpoints/last.ckpt")
     os.kill(victim.pid, stop)
-    said, _ = victim.communicate(timeout=60)
-    assert victim.returncode != 0
+    ended = victim.ended(60)
+    assert ended.returncode != 0
     assert (tmp_path / "sweep/summary.html").exists() == (stop == signal.SIGINT)
     if stop == signal.SIGINT:
-        assert "1 finished, 1 unfinished" in said
+        assert "1 finished, 1 unfinished" in ended.stdout
         return
     done = train(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -92,14 +68,13 @@ def test_a_stopped_sweep_goes_on_where_it_was(stop, tmp_path):
     assert "2 runs: 2 finished." in (tmp_path / "sweep/summary.md").read_text()
 
 
-@pytest.mark.slow
 def test_one_diverged_one_impossible_one_killed(tmp_path):
     """Jobs 0 and 2 by rate with a kernel that works, 1 and 3 with an impossible one; the process is killed in job 4."""
     words = ["-m", *SMALL, "stages=[fit,test]", "hydra.sweep.dir=sweep", "trainer.max_epochs=8"]
-    victim = start(*words, "optimizer.lr=0.003,1e30,0.002", "model.first_kernel=7,4", folder=tmp_path)
-    wait_for(tmp_path / "sweep/4/checkpoints/last.ckpt", victim)
+    victim = Command([*words, "optimizer.lr=0.003,1e30,0.002", "model.first_kernel=7,4"], tmp_path)
+    victim.wait_for(tmp_path / "sweep/4/checkpoints/last.ckpt")
     os.kill(victim.pid, signal.SIGKILL)
-    victim.communicate(timeout=60)
+    victim.ended(60)
     (summary,) = write_summary([tmp_path / "sweep"], tmp_path / "sweep")
     page = (tmp_path / "sweep/summary.md").read_text()
     assert "5 runs: 1 finished, 3 failed, 1 unfinished." in page

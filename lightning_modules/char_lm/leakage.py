@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from matplotlib import pyplot as plt
 
-from datamodules.errors import UsageError, run_tool
+from datamodules.errors import UsageError
+from datamodules.tools import run_tool
 from reporting.figures import save
+from reporting.folder import read_run
 from reporting.report import write_text
 from reporting.statistics import half_interval
-from running.folder import read_run
 
 SPLITS = ("temporal", "random")
 CLAIMS = """One course project says that a random split gives misleadingly high figures; another's table gives it 7.6 %

@@ -24,8 +24,8 @@ from lightning_modules.char_lm.figures import (
     save_window_curves,
 )
 from lightning_modules.char_lm.recurrent import RecurrentLM
+from reporting.predictions import read_predictions
 from reporting.report import Section
-from running.folder import read_predictions
 
 PAGE_TOKENS = 1800  # of the page coloured by surprisal
 UNIT_TOKENS, UNITS, UNIT_SAMPLE = 400, 4, 8000  # shown for each unit; units; read to choose them

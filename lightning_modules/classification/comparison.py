@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
-from lightning_modules.base import ComparedRun
 from lightning_modules.classification.analysis import class_figures, confusions
 from lightning_modules.classification.figures import draw_matrix
 from reporting.figures import save
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 
 def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:

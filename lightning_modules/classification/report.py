@@ -15,8 +15,8 @@ from lightning_modules.classification.analysis import (
 )
 from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
 from lightning_modules.classification.network import Classifier, Shown
+from reporting.predictions import read_predictions
 from reporting.report import Section
-from running.folder import read_predictions
 
 MISTAKES = 24
 SPLITS = {"train": "training", "val": "validation", "test": "test"}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 
-from datamodules.errors import Arguments, UsageError, run_tool
+from datamodules.errors import UsageError
+from datamodules.tools import Arguments, run_tool
 from lightning_modules.pixelrnn.figures import save_receptive_fields
 from lightning_modules.pixelrnn.report import centre, receptive_field_of
-from running.load import load_run
+from reporting.load import load_run
 
 
 def main(words: Sequence[str]) -> Path:

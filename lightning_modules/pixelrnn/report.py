@@ -15,8 +15,8 @@ from lightning_modules.pixelrnn.codec import compression_table
 from lightning_modules.pixelrnn.figures import save_pixel_bits, save_receptive_fields, save_snapshots
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork
 from reporting.figures import save_grids
+from reporting.predictions import read_predictions
 from reporting.report import Section
-from running.folder import read_predictions
 
 FIELD_IMAGES = 16  # test images over which the receptive field is averaged
 

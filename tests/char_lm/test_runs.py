@@ -16,9 +16,9 @@ from datamodules.text import Text
 from datamodules.text_loader import Streams
 from datamodules.vocabulary import encode
 from lightning_modules.char_lm import leakage
+from reporting.load import load_run, read_checkpoint
 from reporting.statistics import half_interval
 from running.check import check_command
-from running.load import load_run, read_checkpoint
 from tests.conftest import run_here
 
 LINES = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n"

@@ -16,7 +16,7 @@ from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, Classification
 from lightning_modules.classification.views import view_logits
 from lightning_modules.schedules import constant, one_cycle, warmup_linear
-from running.load import load_run
+from reporting.load import load_run
 from tests.conftest import run_here
 
 SPEC = ImageSpec(1, 8, 8, 17, 10)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,8 @@ import pytest
 from PIL import Image
 
 from datamodules.errors import UsageError
-from tests.conftest import REPOSITORY, run_here
+from tests.conftest import run_here
+from tests.forked import train_as_two
 
 SMALL = ["task=classification", "model.filters=4", "model.depth=3", "trainer.precision=32-true", "patience=null"]
 
@@ -86,14 +85,12 @@ def test_a_networks_images_must_be_of_its_data(run, tmp_path):
         run_here(["task=classification", "stages=[test]", f"ckpt_path={run}", "data=photos"], tmp_path)
 
 
-@pytest.mark.slow
 def test_two_processes_count_every_image_once(run, tmp_path):
     """360 images in batches of 77 over two processes: the exact accuracy, not a mean of the batches' or processes'."""
     words = ["stages=[test]", f"ckpt_path={run}", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     words += ["trainer.precision=32-true", "data.eval_batch_size=77", "hydra.run.dir=two"]
-    command = [sys.executable, str(REPOSITORY / "train.py"), *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    for done in train_as_two(*words, folder=tmp_path):
+        assert done.returncode == 0, done.stderr
     first, two = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path / "two"))
     for name in ("test/accuracy", "test/accuracy_tta", "test/f1_macro"):
         assert two[name] == pytest.approx(first[name], rel=1e-6)

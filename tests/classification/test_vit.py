@@ -19,7 +19,7 @@ from lightning_modules.classification.attention import rollout, similarities
 from lightning_modules.classification.vit import Attention
 from lightning_modules.schedules import constant
 from reporting import compare
-from running.load import load_run
+from reporting.load import load_run
 from tests.conftest import run_here
 
 GREY, COLOUR = ImageSpec(1, 8, 8, 17, 10), ImageSpec(3, 12, 8, 256, classes=5)

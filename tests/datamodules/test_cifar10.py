@@ -354,7 +354,6 @@ def real(tmp_path_factory) -> CIFAR10:
     return data
 
 
-@pytest.mark.slow
 def test_real_counts(real):
     assert {name: len(split.images) for name, split in real.splits.items()} == {
         "train": 45000,
@@ -366,7 +365,6 @@ def test_real_counts(real):
     assert both.tolist() == [5000] * 10
 
 
-@pytest.mark.slow
 def test_real_validation_is_disjoint_and_fixed(real):
     again = CIFAR10(str(real.path), str(real.cache), seed=real.seed + 1)
     again.prepare_data()
@@ -377,7 +375,6 @@ def test_real_validation_is_disjoint_and_fixed(real):
     assert not train & val
 
 
-@pytest.mark.slow
 def test_real_images_are_photographs_in_rgb_planes(real):
     """The well-known means of the 50,000 images, in the order red, green, blue; and neighbours look alike."""
     train, val = (real.splits[split].images for split in ("train", "val"))

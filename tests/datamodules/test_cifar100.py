@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from datamodules.cifar100 import CIFAR100, CLASS_NAMES, SUPERCLASSES
 from datamodules.errors import UsageError
 from datamodules.image import Split
-from running.check import CONF
+from reporting.folder import CONF
 from tests.conftest import real_data
 from tests.datamodules.test_cifar10 import no_hub, table  # noqa: F401
 

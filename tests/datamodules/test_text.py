@@ -165,7 +165,8 @@ def test_a_random_split_trains_and_validates_on_windows(tmp_path):
     assert not data.carry and isinstance(data.train_dataloader(), Windows)
     assert isinstance(data.val_dataloader(), Windows)
     assert sum(len(batch.inputs) for batch in data.val_dataloader()) == len(data.window_starts("val"))
-    assert [type(loader) for loader in data.test_dataloader()] == [Stretch, Stretch]
+    assert [type(loader) for loader in data.test_dataloader().values()] == [Stretch, Stretch]
+    assert next(iter(data.test_dataloader())) == data.scoring, "its figures are those without an ending"
 
 
 # The texts

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datamodules.mnist import MNIST
-from running.load import load_run, read_checkpoint
+from reporting.load import load_run, read_checkpoint
 from tests.conftest import REPOSITORY, real_data, run_here
 
 KEPT = REPOSITORY / "results/pixelrnn/mnist_record"

@@ -21,10 +21,11 @@ TYPES = {LOW: "*bf16", FULL: "*fp32"}
 COMPILED = list(itertools.product((64, 128, 256), (LOW, FULL), (True, False)))  # h, type, diagonal
 
 
-def test_interpreted_on_the_cpu():
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_interpreted_on_the_cpu(which):
     pytest.importorskip("triton", reason="Triton is not installed")
     run = subprocess.run(
-        [sys.executable, "-m", "tests.pixelrnn.triton_interpreted"],
+        [sys.executable, "-m", "tests.pixelrnn.triton_interpreted", "-m", which],
         cwd=REPOSITORY,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,11 @@ from lightning_modules.pixelrnn.recurrence import choose_engine
 from lightning_modules.pixelrnn.row_lstm import RowLayer, row_scan
 
 SIZES = [(1, 5, 1, 1), (2, 3, 5, 7), (1, 16, 4, 1), (2, 20, 3, 6), (1, 33, 6, 5), (1, 4, 2, 35)]  # (B, h, H, W)
+SLOW = pytest.mark.slow
+
+
+def slow(*sizes: tuple[int, ...]) -> list[Any]:
+    return [pytest.param(size, marks=SLOW) for size in sizes]
 
 
 class Convolution:
@@ -82,13 +88,21 @@ def twice_the_same(scan, inputs: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("directions", "size"), list(zip([1, 2, 2, 1, 1, 1], SIZES, strict=True)))
+DIRECTIONS = [1, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("directions", "size"),
+    [pytest.param(*pair, marks=SLOW if pair[1][1] > 16 else ()) for pair in zip(DIRECTIONS, SIZES, strict=True)],
+)
 def test_diagonal(directions, size):
     compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(directions, *size), 5e-6)
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("kernel", "size"),
+    [pytest.param(k, size, marks=SLOW if size[1] > 16 or k == 5 else ()) for k in (1, 3, 5) for size in SIZES],
+)
 def test_row(kernel, size):
     compare(triton_scan.row_scans, row_reference, row_inputs(kernel, *size), 5e-6)
 
@@ -98,18 +112,23 @@ def cut_as_for_16_bits(monkeypatch) -> None:
     monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:-1], torch.bfloat16))
 
 
-@pytest.mark.parametrize("size", [(1, 33, 2, 3), (1, 70, 2, 3), (1, 130, 2, 2)])
+@pytest.mark.parametrize(
+    "size", [(1, 33, 2, 3), pytest.param((1, 70, 2, 3), marks=SLOW), pytest.param((1, 130, 2, 2), marks=SLOW)]
+)
 def test_diagonal_in_the_tiles_of_16_bits(size, monkeypatch):
     cut_as_for_16_bits(monkeypatch)
     compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, *size), 5e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 20, 3, 4), (1, 33, 2, 65), (1, 70, 2, 35)])
+@pytest.mark.parametrize(
+    "size", [(1, 20, 3, 4), pytest.param((1, 33, 2, 65), marks=SLOW), pytest.param((1, 70, 2, 35), marks=SLOW)]
+)
 def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
     cut_as_for_16_bits(monkeypatch)
     compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
 
 
+@SLOW
 def test_diagonals_longer_than_a_tile(monkeypatch):
     tiles = triton_scan.tiles
     monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes) | {"BLOCK_M": 16})
@@ -167,4 +186,4 @@ def test_even_kernels_and_whole_numbers_are_refused():
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-x", "-q", "-p", "no:cacheprovider"]))
+    sys.exit(pytest.main([__file__, "-x", "-q", "-p", "no:cacheprovider", *sys.argv[1:]]))

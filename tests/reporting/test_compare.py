@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.errors import UsageError, run_tool
+from datamodules.errors import UsageError
+from datamodules.tools import run_tool
 from reporting.compare import bootstrap, differing_settings, main, names, read_runs
 from tests.conftest import run_here
 

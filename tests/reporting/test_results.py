@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from lightning_modules.classification import Classification
 from reporting.published import Figure
-from reporting.results import REPOSITORY, all_published, class_metrics, kept_runs, published_row, results_page
+from reporting.results import REPOSITORY, all_published, kept_runs, published_row, results_page
 
 
 def test_the_page_is_the_one_made_from_the_kept_runs():
@@ -52,8 +53,7 @@ def test_a_classifiers_run_is_kept_with_its_classes(tmp_path):
     """Two classes, one of four images wrong: by hand."""
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
     arrays = {"label": np.array([0, 0, 1, 1]), "probabilities": probabilities, "class_names": np.array(["cat", "dog"])}
-    np.savez(tmp_path / "predictions.npz", **arrays)
-    figures = class_metrics(tmp_path)
+    figures = Classification.kept_figures(arrays)
     assert figures["test/precision/cat"] == 1.0 and figures["test/recall/cat"] == 0.5
     assert figures["test/precision/dog"] == 0.6667 and len(figures) == 6
 

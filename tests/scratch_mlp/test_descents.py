@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from datamodules.digits import Digits
 from datamodules.errors import UsageError
 from datamodules.mnist import MNIST
-from running.load import load_run
+from reporting.load import load_run
 from tests.conftest import run_here
 
 SMALL = ["task=scratch_mlp", "model.hidden=[12]", "trainer.max_epochs=2", "optimizer.lr=0.1"]

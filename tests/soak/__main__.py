@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from running.folder import git_commit, machine
+from running.provenance import git_commit, machine
 from tests.conftest import REPOSITORY
 from tests.soak.cases import CASES, make_data
 from tests.soak.killing import prepare_process
@@ -19,7 +19,6 @@ from tests.soak.load import at_once, in_a_row, left_over, memory_of_a_long_run
 from tests.soak.resume import trials
 
 GROWTH = 10 * 2**20  # bytes that a run may grow by between its 20th and its 200th epoch
-TESTS = ["test_processes.py", "test_numbers.py", "test_signals.py"]
 
 
 class Table:
@@ -67,9 +66,10 @@ def memory(folder: Path) -> tuple[list[str], str]:
     return ([said] if grown > GROWTH or len(sizes) != 200 else []), said
 
 
-def tests(names: list[str]) -> tuple[list[str], str]:
-    files = [str(REPOSITORY / "tests" / name) for name in names]
-    done = subprocess.run([sys.executable, "-m", "pytest", *files], cwd=REPOSITORY, capture_output=True, text=True)
+def tests() -> tuple[list[str], str]:
+    """All that `make test` leaves out."""
+    words = ["-m", "slow"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=REPOSITORY, capture_output=True, text=True)
     return ([done.stdout[-500:]] if done.returncode else []), done.stdout.strip().splitlines()[-1]
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=20, help="runs of each case that are killed")
     parser.add_argument("--runs", type=int, default=50, help="short runs in a row")
-    parser.add_argument("--tests", nargs="*", default=TESTS, help="files of tests/ to run as well")
+    parser.add_argument("--without-tests", action="store_true", help="leave out pytest's slow ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "soak.md")
     given = parser.parse_args()
@@ -94,8 +94,8 @@ def main() -> None:
         table.row("four runs at once on data not prepared yet", lambda: (at_once(4, folder, data), none))
         table.row("memory of 200 epochs on the digits", lambda: memory(folder))
         table.row("processes, locks, half-written files left", lambda: (left_over(folder), "none"))
-        if given.tests:
-            table.row(f"pytest {' '.join(given.tests)}", lambda: tests(given.tests))
+        if not given.without_tests:
+            table.row("pytest -m slow, proofs at full size", tests)
     table.write()
     sys.exit(int(table.failed))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from running.load import read_checkpoint
+from reporting.load import read_checkpoint
 
 # Not of a checkpoint: Lightning's counters differ in how they were reached, the configuration in `ckpt_path`; and the
 # figure that ModelCheckpoint saw last is not read back, for nothing depends on it.

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from running import run as running_run
+from running import build, stages
 from running.check import check_command
 from running.stopped import Stopped
 from tests.conftest import run_here
@@ -70,12 +70,12 @@ def arrange(moment: str | None, act: Callable[[], Any] = kill_now) -> None:
     begins; `clock:S` after so many seconds."""
     kind, *rest = (moment or "").split(":")
     if kind in ("step", "val", *ASKING):
-        callbacks = running_run.callbacks
-        running_run.callbacks = lambda *given: [*callbacks(*given), At(moment, act)]
+        callbacks = build.callbacks
+        build.callbacks = lambda *given: [*callbacks(*given), At(moment, act)]
     elif kind == "save":
         kill_while_saving(int(rest[0]), rest[1], act)
     elif kind == "stage":
-        running_run.STAGES[rest[0]] = lambda run: act()
+        stages.STAGES[rest[0]] = lambda run: act()
     elif kind == "clock":
         threading.Timer(float(rest[0]), act).start()
 

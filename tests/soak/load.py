@@ -11,7 +11,7 @@ import lightning as L
 from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 
-from running import run as running_run
+from running import build
 from tests.soak.killing import in_a_process, start_process, words_of
 
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=5"]
@@ -63,13 +63,13 @@ class added:
     """While it holds, every run has one callback more."""
 
     def __init__(self, make: Callable[[], Callback]):
-        self.make, self.callbacks = make, running_run.callbacks
+        self.make, self.callbacks = make, build.callbacks
 
     def __enter__(self) -> None:
-        running_run.callbacks = lambda *given: [*self.callbacks(*given), self.make()]
+        build.callbacks = lambda *given: [*self.callbacks(*given), self.make()]
 
     def __exit__(self, *_: Any) -> None:
-        running_run.callbacks = self.callbacks
+        build.callbacks = self.callbacks
 
 
 def left_over(folder: Path) -> list[str]:

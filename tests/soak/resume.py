@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from running.load import read_checkpoint
+from reporting.load import read_checkpoint
 from tests.soak.cases import CASES, make_data
 from tests.soak.compare import differences
 from tests.soak.killing import interrupted, prepare_process, random_moment, whole_run, words_of

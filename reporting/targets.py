@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
+from reporting.folder import CONF, REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-CONF = REPOSITORY / "conf"
 # Of other packages these alone. Not a prefix: all of torch would admit torch.hub.load.
 FOREIGN = frozenset(
     {
@@ -52,7 +50,7 @@ def check_calls(config: Any, where: str) -> None:
                 raise UsageError(f"{where} calls {target} with {keys} as no file of conf/ does: refused.")
             raise UsageError(
                 f"{where} asks to run {target}, which is none of this project's classes: refused; if you trust it, "
-                "name it in a file of conf/ and in FOREIGN of running/targets.py."
+                "name it in a file of conf/ and in FOREIGN of reporting/targets.py."
             )
 
 

@@ -1,8 +1,7 @@
-"""Checkpoints written whole, and read back: by a stage, or in a notebook."""
+"""A run's checkpoint read back: by a stage, or in a notebook."""
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 from pathlib import Path
@@ -11,20 +10,20 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from datamodules.errors import UsageError
-from datamodules.files import whole_file
 from datamodules.spec import Spec, spec_from_dict
-from running.check import CONF, find_checkpoint
-from running.targets import check_calls
+from reporting.folder import CONF, find_checkpoint
+from reporting.targets import check_calls
 
 KINDS = {
     "config": dict, "spec": dict, "state_dict": dict, "metrics": dict, "loader_place": dict, "seconds": float,
     "global_step": int, "epoch": int,
 }  # fmt: skip
+# Figures' sums that earlier versions kept among the weights.
+EARLIER_SUMS = re.compile(r"(?!network\.).*\b(train|val|test|carried|reset)_\w+\.(mean_value|weight|tp|fp|tn|fn)")
 CONFIG_KEYS = {"choices", "data", "model", "optimizer", "paths", "scheduler", "seed", "stages", "task", "trainer"}
 
 
@@ -34,43 +33,6 @@ class LoadedRun(NamedTuple):
     network: nn.Module
     spec: Spec
     config: DictConfig
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints under their final names are whole, and a run's folder can be moved.
-
-    (Lightning writes into the system's temporary folder and moves: between two disks that is a copy, which a full disk
-    or a kill cuts short after the earlier checkpoint is gone.)
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        with whole_file(Path(path)) as unfinished:
-            unfinished.write_bytes(content.getbuffer())
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return moved(super().load_checkpoint(path, *args, **kwargs), Path(path).resolve().parent)
-
-
-def moved(checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A checkpoint whose callbacks know the folder it lies in (else Lightning forgets a moved run's best score).
-
-    A best checkpoint that did not come along is forgotten, and its score with it.
-    """
-    found = {}
-    for name, state in checkpoint.get("callbacks", {}).items():
-        before = state.get("dirpath")
-        if before and Path(elsewhere(state["best_model_path"], before, str(folder))).is_file():
-            state = {key: elsewhere(value, before, str(folder)) for key, value in state.items()}
-            state["best_k_models"] = {elsewhere(k, before, str(folder)): v for k, v in state["best_k_models"].items()}
-        found[name] = state
-    return checkpoint | {"callbacks": found}
-
-
-def elsewhere(value: Any, before: str, after: str) -> Any:
-    """A path in the folder `before` as one in `after`; anything else as it is."""
-    return after + value.removeprefix(before) if isinstance(value, str) and value.startswith(before) else value
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -105,7 +67,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         spec_from_dict(checkpoint["spec"])
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f"'{path}' is no checkpoint of this project: its spec is not one.") from error
-    return checkpoint
+    weights = checkpoint["state_dict"]
+    return checkpoint | {"state_dict": {k: v for k, v in weights.items() if not EARLIER_SUMS.fullmatch(str(k))}}
 
 
 def reason(error: Exception) -> str:

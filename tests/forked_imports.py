@@ -1,0 +1,23 @@
+"""What the process that `tests.forked` forks from has imported before; nothing here starts a thread."""
+
+import datasets  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import rich  # noqa: F401
+import scipy.stats  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch.distributed
+import torch.utils.tensorboard  # noqa: F401
+import torchvision  # noqa: F401
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+import running.configured
+import running.run  # noqa: F401
+import train  # noqa: F401
+from reporting.folder import CONF
+
+for file in [*(CONF / "task").glob("*.yaml"), *(CONF / "model").glob("*.yaml"), *(CONF / "data").glob("*.yaml")]:
+    node = OmegaConf.to_container(OmegaConf.load(file))
+    target = node["task"]["module"]["_target_"] if "task" in node else node.get("_target_")
+    if target:
+        get_class(target)
