@@ -60,12 +60,15 @@ def machine() -> str:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """config.yaml: a resolved configuration with where it ran; of a run that goes on, its first command stays."""
-    path, record = folder / "config.yaml", provenance(folder)
+    """config.yaml: a resolved configuration with where it ran; of a run that goes on, its first command and its stages
+    stay."""
+    path, record, stages = folder / "config.yaml", provenance(folder), list(config["stages"])
     if path.exists():
-        record = {**OmegaConf.load(path).provenance, "went on with": record["command"]}
-    config = {**config, "provenance": record}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)), sort_keys=False))
+        before = OmegaConf.load(path)
+        record = {**before.provenance, "went on with": record["command"]}
+        stages = list(dict.fromkeys([*before.stages, *stages]))
+    config = {**config, "stages": stages, "provenance": record}
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(config), sort_keys=False))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from reporting.folder import monitored
+from reporting.folder import monitored, read_metrics
 from running.build import Data, Run, Start, batches_of, make_data, make_module, make_trainer, starting_point
 from running.check import check_new_folder
 from running.checkpoints import check_holds_all
@@ -56,7 +56,10 @@ def execute(config: DictConfig, folder: Path) -> float:
             log_hyperparameters(run)
         if trainer.is_global_zero:  # after every stage: a run that is killed goes on with the next
             write_metrics(folder, run.metrics)
-    return run.metrics.get(monitored(config)[0], math.nan)
+    if not trainer.is_global_zero:
+        return math.nan
+    kept = OmegaConf.load(folder / "config.yaml")  # with the stages that an earlier start has done
+    return read_metrics(folder).get(monitored(kept)[0], math.nan)
 
 
 def run_stage(stage: str, run: Run) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +27,7 @@ REPOSITORY = CONF.parent
 TASKS = {path.stem: OmegaConf.load(path).task for path in sorted((CONF / "task").glob("*.yaml"))}
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PAIRS = [(task, model) for task, node in TASKS.items() for model in node.models]
+LARGE = [(task, model) for task, node in TASKS.items() for model in node.get("large_models", [])]  # not to be trained
 
 
 # What each task's package of tests says of its smallest run.
@@ -61,3 +65,17 @@ def quick_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run_here([*QUICK, "model.hidden=8", "model.layers=1", "trainer.precision=32-true"], folder)
     return folder
+
+
+seconds: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Counts each test's seconds for the task whose folder it lies in, or whose name is among its parameters."""
+    names = re.split(r"[/\[\]\-]", report.nodeid)
+    seconds[next((task for task in TASKS if task in names), "all tasks")] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    told = ", ".join(f"{name} {spent:.0f}" for name, spent in seconds.most_common())
+    terminalreporter.write_line(f"seconds: {told}")

@@ -88,12 +88,15 @@ def train(*words: str, folder: Path, **environment: str) -> subprocess.Completed
     return Command(words, folder, **environment).ended()
 
 
-def train_as_two(*words: str, folder: Path, **environment: str) -> list[subprocess.CompletedProcess]:
+def train_as_two(
+    *words: str, folder: Path, program: str | Callable[[], object] = "train", **environment: str
+) -> list[subprocess.CompletedProcess]:
     """How the same command ends in two processes of one run, which find each other as those of a cluster do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
     stamp = {"ETUDES_STAMP": "two", "OMP_NUM_THREADS": "1"}
-    both = [Command(words, folder, **place, **stamp, LOCAL_RANK=str(rank), **environment) for rank in range(2)]
+    surroundings = {**place, **stamp, **environment}
+    both = [Command(words, folder, program, **surroundings, LOCAL_RANK=str(rank)) for rank in range(2)]
     return [command.ended() for command in both]

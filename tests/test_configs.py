@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
 from reporting.folder import CONF
 from reporting.load import load_run
-from running.check import compose_config
-from tests.conftest import MODELS, PAIRS, SMALLEST, TASKS, run_here
+from running.check import check_config, compose_config
+from tests.conftest import LARGE, MODELS, PAIRS, SMALLEST, TASKS, run_here
 from tests.smallest import inputs
 
 PUBLISHED_GROUPS = ("data", "optimizer", "scheduler", "trainer", "model", "task", "experiment", "sweep", "debug")
 
 
 def test_every_model_is_claimed_by_a_task():
-    claimed = {model for task in TASKS.values() for model in task.models}
+    claimed = {model for task in TASKS.values() for model in [*task.models, *task.get("large_models", [])]}
     assert claimed == set(MODELS)
 
 
@@ -42,6 +44,22 @@ def test_every_model_instantiates_from_a_bare_composition(task, model):
     network = instantiate(config.model, spec=smallest.spec)
     assert network.spec == smallest.spec and type(network.spec) is type(smallest.spec)
     check_output(network, smallest, smallest.spec)
+
+
+@pytest.mark.parametrize(("task", "model"), [*LARGE, ("classification", "cnn")])
+def test_a_large_model_composes_and_is_built_without_memory(task, model):
+    config = compose_config([f"task={task}", f"model={model}"])
+    check_config(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), model, task)
+    with torch.device("meta"):
+        network = instantiate(config.model, spec=SMALLEST[task].spec)
+    assert all(parameter.is_meta for parameter in network.parameters())
+
+
+def test_a_large_model_is_one_of_the_tasks():
+    config = compose_config(["task=classification", "model=pixelcnn", "+task.large_models=[pixelcnn]"])
+    check_config(config, "pixelcnn", "classification")
+    with pytest.raises(UsageError, match="choose one of cnn, vit, pixelcnn"):
+        check_config(config, "row_lstm", "classification")
 
 
 def check_output(network, smallest, spec):

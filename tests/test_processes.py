@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
 import subprocess
 import time
 from functools import partial
@@ -18,6 +19,8 @@ from running.check import check_command
 from tests.conftest import REPOSITORY, run_here
 from tests.forked import Command, train, train_as_two
 from tests.soak.cases import make_data
+from tests.soak.killing import arrange
+from train import main
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 SHORT = ["trainer.precision=32-true", "trainer.max_epochs=1", "trainer.limit_train_batches=6"]
@@ -77,6 +80,33 @@ def test_a_sweep_of_two_processes_goes_on_past_a_job_that_fails(kernels, tmp_pat
     for job in jobs:
         assert "test/bits_per_dim" in json.loads((tmp_path / f"sweep/{job}/metrics.json").read_text()), job
     assert f"{len(jobs) + 1} runs: {len(jobs)} finished, 1 failed." in (tmp_path / "sweep/summary.md").read_text()
+
+
+def stopped_at(moment: str) -> None:
+    """train.py, asked to end at a moment of `tests.soak.killing`."""
+    arrange(moment)
+    main()
+
+
+@pytest.mark.parametrize("task", ["pixelrnn", "char_lm"])
+def test_an_epoch_resumed_midway_in_two_processes_is_the_whole_epoch(task, tmp_path, monkeypatch):
+    """They are asked to end in the fourth step of six, and do after the fifth, two after a validation."""
+    words, batch = RUNS[task]
+    monkeypatch.setenv("ETUDES_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ETUDES_CACHE", str(tmp_path / "data"))
+    words = [*words, *SHORT, *(make_data(tmp_path / "data") if task == "char_lm" else [])]
+    words += [*TWO, "stages=[fit]", f"data.batch_size={batch}"]
+    whole = train_as_two(*words, "hydra.run.dir=whole", folder=tmp_path)
+    ended = train_as_two(*words, "hydra.run.dir=run", folder=tmp_path, program=partial(stopped_at, "term:4:-"))
+    assert [done.returncode for done in ended] == [128 + signal.SIGTERM] * 2, ended[0].stderr + ended[1].stderr
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert read_checkpoint(last)["global_step"] == 5 and len(read_checkpoint(last)["sums"]) == 2
+    again = train_as_two(f"ckpt_path={last}", folder=tmp_path)
+    assert [done.returncode for done in [*whole, *again]] == [0] * 4, again[0].stderr + again[1].stderr
+    figures = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")]
+    for name in figures[0]:
+        assert name.startswith("seconds") or figures[1][name] == figures[0][name], name
+    assert f"train/{'nats_per_image' if task == 'pixelrnn' else 'loss'}" in figures[0]
 
 
 FAILING = """
