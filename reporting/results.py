@@ -136,10 +136,14 @@ def results_page(results: Path) -> str:
 
 
 def picture(results: Path) -> list[str]:
-    """Samples of one network; nothing where it is not kept."""
+    """Samples of one network, and how to draw more; nothing where it is not kept."""
     if not (results / PICTURE / "samples.png").is_file():
         return []
-    return [f"![Drawn by {PICTURE}, beside real images](results/{PICTURE}/samples.png)", "", f"Drawn by {PICTURE}.", ""]
+    said = f"Drawn by `{PICTURE}`, beside real images"
+    more = (
+        f'`python train.py "stages=[sample]" ckpt_path=results/{PICTURE}/best.ckpt` draws them, with no data at hand.'
+    )
+    return [f"![Drawn by {PICTURE}, beside real images](results/{PICTURE}/samples.png)", "", f"{said}; {more}", ""]
 
 
 def origins() -> list[Origin]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from reporting.published import LOWER, Figure, Origin, command_for
 from reporting.results_kept import CLASS_FIGURE, Kept, known_task
 
-SPLITS = ("test", "val")  # of which the opening comparison takes a system's figure, in this order
 BETTER, WORSE, EQUAL = "▲", "▼", "="
 
 
@@ -49,13 +48,15 @@ def distinct(ours: Sequence[Kept]) -> list[Kept]:
 
 
 def best_first(figure: Figure, ours: Sequence[Kept]) -> list[Kept]:
-    """By the figure's own metric on validation data, else by the task's first one there that most of them have."""
+    """By the figure's own metric on validation data, else by the one of the task that most of them have; last come
+    those without it."""
     if not ours:
         return []
-    names = [own_validation(figure.metric), *(f"val/{name}" for name in known_task(ours[0].task).shown)]
-    names += [known_task(ours[0].task).monitor]
+    names = [*(f"val/{name}" for name in known_task(ours[0].task).shown), known_task(ours[0].task).monitor]
     chosen = max(names, key=lambda name: sum(name in one.metrics for one in ours))
-    lower = figure.lower if chosen == names[0] else bool(LOWER.search(chosen))
+    if any(own_validation(figure.metric) in one.metrics for one in ours):
+        chosen = own_validation(figure.metric)
+    lower = figure.lower if chosen == own_validation(figure.metric) else bool(LOWER.search(chosen))
 
     def order(one: Kept) -> tuple[bool, float]:
         value = one.metrics.get(chosen, 0.0)
@@ -82,13 +83,20 @@ def headline(figures: Sequence[Figure], kept: Sequence[Kept], origins: Sequence[
     for figure in headline_figures(figures):
         found = beside(figure, kept)
         words_of_mark = {BETTER: "▲ better", WORSE: "▼ worse", EQUAL: "= equal", "": ""}[found.mark]
-        shown = [figure.name, figure.data, words(figure.metric), f"{figure.value:g}", ours(found), difference(found)]
+        shown = [
+            figure.name,
+            figure.data,
+            words(figure.metric),
+            f"{figure.value:g}",
+            our_figure(found),
+            difference(found),
+        ]
         lines.append(row([*shown, words_of_mark, where(found, origins), figure.source]))
     return [*lines, ""]
 
 
 def headline_figures(figures: Sequence[Figure]) -> list[Figure]:
-    """For each system the first figure of its test split or of a stage, else of its validation split."""
+    """For each system the first figure of its test split or of a stage, else of its validation split; by data set."""
     systems: dict[tuple[str, str, str], list[Figure]] = {}
     for figure in figures:
         if figure.headline and figure.words and not CLASS_FIGURE.fullmatch(figure.metric):
@@ -98,7 +106,8 @@ def headline_figures(figures: Sequence[Figure]) -> list[Figure]:
         untrained = [figure for figure in own if not figure.metric.startswith("train/")]
         tested = [figure for figure in untrained if not figure.metric.startswith("val/")]
         found += (tested or untrained)[:1]
-    return found
+    order = list(dict.fromkeys(figure.data for figure in figures))
+    return sorted(found, key=lambda figure: order.index(figure.data))
 
 
 def published_tables(figures: Sequence[Figure], kept: Sequence[Kept], origins: Sequence[Origin]) -> list[str]:
@@ -130,17 +139,17 @@ def class_links(data: str, kept: Sequence[Kept]) -> list[str]:
     """Where the figures of single classes are."""
     having = [one for one in kept if one.data == data and any(map(CLASS_FIGURE.fullmatch, one.metrics))]
     links = [f"[{one.name}](results/{one.name}/classes.md)" for one in having]
-    return [f"Class by class: {', '.join(links)}.", ""] if links else []
+    return [f"Class by class, beside what was published of it: {', '.join(links)}.", ""] if links else []
 
 
 def published_row(figure: Figure, kept: Sequence[Kept], origins: Sequence[Origin] = ()) -> str:
     """The figure, what stands beside it, and how far all that could stand there spread."""
     found = beside(figure, kept)
-    cells = [figure.name, words(figure.metric), f"{figure.value:g}", ours(found), difference(found), found.mark]
+    cells = [figure.name, words(figure.metric), f"{figure.value:g}", our_figure(found), difference(found), found.mark]
     return row([*cells, where(found, origins), spread(found), figure.source])
 
 
-def ours(found: Beside) -> str:
+def our_figure(found: Beside) -> str:
     """Our figure, a mean over seeds with its interval; else what there is in its place."""
     if found.value is not None:
         return number(found.value) + interval(found.ours[0], found.figure.metric)

@@ -29,7 +29,8 @@ def run_table(task: str, data: str, runs: Sequence[Kept]) -> list[str]:
     columns |= {split: figure(f"{split}/{first}") for split in ("train", "val")}
     columns |= {words(name): figure(name) for name in shown}
     columns = {name: cell for name, cell in columns.items() if any(map(cell, runs))}
-    lines = [f"### {task}: {data}", "", row(["run", *columns]), "|---" * 2 + "|---:" * (len(columns) - 1) + "|"]
+    rule = ["---" if name == "machine" else "---:" for name in columns]
+    lines = [f"### {task}: {data}", "", row(["run", *columns]), row(["---", *rule])]
     lines += [row([run.link, *(cell(run) for cell in columns.values())]) for run in runs]
     lines += ["", *([f"The columns train and val are {words(first)}.", ""] if {"train", "val"} & set(columns) else [])]
     return lines + other_stages(runs, shown)
