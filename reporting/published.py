@@ -78,7 +78,8 @@ def entry_figures(entry: Mapping[str, Any]) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Origin:
-    """What brings figures along: the word of a command that chooses it, the settings it makes, its figures."""
+    """What brings figures along: the word of a command that chooses it (empty: none does), the settings it makes, its
+    figures."""
 
     word: str
     settings: Mapping[str, Any]
@@ -93,7 +94,7 @@ class Origin:
 
 def command_for(figure: Figure, origins: Sequence[Origin]) -> str:
     """The shortest command that runs what stands beside the figure; empty where nothing in conf/ brings it along."""
-    found = [origin.words(figure) for origin in origins if figure in origin.figures]
+    found = [origin.words(figure) for origin in origins if origin.word and figure in origin.figures]
     return shlex.join(["python", "train.py", *min(found, key=len)]) if found else ""
 
 

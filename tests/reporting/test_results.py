@@ -143,7 +143,7 @@ def test_the_command_of_what_nobody_ran_is_the_shortest():
     wide = Origin("sweep=wide", {"data": "mnist"}, [figure])
     near = Origin("experiment=near", {"data": "mnist", "model": "cnn", "model.depth": 3}, [figure])
     assert command_for(figure, [wide, near]) == "python train.py experiment=near 'task.module.severity=[1,2]'"
-    assert command_for(figure, [Origin("sweep=other", {}, [])]) == ""
+    assert command_for(figure, [Origin("sweep=other", {}, []), Origin("", {}, [figure])]) == ""
 
 
 def test_a_run_of_stages_only_is_kept_without_the_paths_of_its_machine(tmp_path):
