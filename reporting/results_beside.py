@@ -37,7 +37,7 @@ class Beside:
 def beside(figure: Figure, kept: Sequence[Kept]) -> Beside:
     """What stands beside a figure; nothing beside one that names no settings."""
     same = [one for one in kept if figure.words and figure.beside(one.data, one.settings)]
-    ours = distinct([one for one in same if figure.metric in one.metrics])
+    ours = trained(figure, distinct([one for one in same if figure.metric in one.metrics]))
     return Beside(figure, best_first(figure, ours), [one for one in same if figure.metric in one.not_kept])
 
 
@@ -45,6 +45,13 @@ def distinct(ours: Sequence[Kept]) -> list[Kept]:
     """Each once: a run kept from a sweep stands for its setting, the mean over several seeds for the run."""
     left_out = [setting if setting.seeds == 1 else run for setting in ours for run in ours if setting.holds(run)]
     return [one for one in ours if one not in left_out]
+
+
+def trained(figure: Figure, ours: Sequence[Kept]) -> list[Kept]:
+    """Those that hold a figure of training as their own: a run of stages only has its checkpoint's."""
+    if not figure.metric.startswith(("train/", "val/")):
+        return list(ours)
+    return [one for one in ours if "seconds/fit" in one.metrics] or list(ours)
 
 
 def best_first(figure: Figure, ours: Sequence[Kept]) -> list[Kept]:

@@ -123,6 +123,12 @@ def test_a_run_kept_from_a_sweep_is_not_counted_twice():
     assert "0.8000 ± 0.0100" in published_row(a_figure(), [three])
 
 
+def test_a_run_of_stages_only_does_not_count_its_checkpoints_figures_again():
+    fitted, staged = a_run("fitted", val__accuracy=0.9, seconds__fit=1.0), a_run("staged", val__accuracy=0.9)
+    assert beside(a_figure("val/accuracy"), [fitted, staged]).ours == [fitted]
+    assert beside(a_figure("val/accuracy"), [staged]).ours == [staged]
+
+
 def test_a_figure_that_was_measured_and_not_kept_says_so():
     kept = Kept("s", "classification", "mnist", {"data": "mnist"}, {}, {}, {"model": "cnn"}, not_kept=["test/accuracy"])
     assert "| not kept |  |  | [s](results/s/summary.md), model=cnn |" in published_row(a_figure(), [kept])
