@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from reporting.results import (
 from reporting.results_beside import beside, headline, published_row
 from reporting.results_kept import CLASS_FIGURE, Kept, kept_sweeps
 from reporting.results_runs import class_page, run_tables
+from running.check import compose_config
 
 RESULTS = REPOSITORY / "results"
 RUNS, SWEEPS, ORIGINS, PUBLISHED = kept_runs(RESULTS), kept_sweeps(RESULTS), origins(), all_published()
@@ -216,3 +218,13 @@ def test_a_damaged_or_outdated_folder_is_one_sentence(tmp_path):
 def test_a_page_of_nothing_still_says_what_was_published(tmp_path: Path):
     page = results_page(tmp_path)
     assert "not run" in page and "## Every sweep" not in page
+
+
+def test_the_commands_of_what_nobody_ran_compose():
+    commands = dict.fromkeys(re.findall(r"\| `(python train\.py [^`]+)` \|", PAGE.split("## Every run")[0]))
+    assert commands
+    for command in commands:
+        words = shlex.split(command)[2:]
+        settings = OmegaConf.to_container(compose_config(words), resolve=False)
+        for key, value in (word.split("=") for word in words if "." in word):
+            assert str(OmegaConf.select(OmegaConf.create(settings), key)) == value, command
