@@ -1,8 +1,9 @@
-"""RESULTS.md, made from the runs kept under results/.
+"""RESULTS.md, made from the runs and sweeps kept under results/.
 
-`python -m reporting.results` writes it anew; `python -m reporting.results RUN NAME [FIGURE …]` keeps a run first, as
-results/NAME: its config.yaml without the paths of the machine it ran on, its metrics.json, and figures by name; with
---weights also best.ckpt, without what only training needs.
+`python -m reporting.results` writes it anew, and each results/NAME/classes.md.
+`python -m reporting.results RUN NAME [FIGURE …]` keeps a run first, as results/NAME: its config.yaml without the paths
+of the machine it ran on, its metrics.json, and figures by name; with --weights also best.ckpt, without what only
+training needs. Of a sweep's folder in place of RUN the summary is kept, and files by name.
 """
 
 from __future__ import annotations
@@ -11,26 +12,33 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
 from datamodules.tools import Arguments, run_tool
-from reporting.folder import REPOSITORY, find_checkpoint, leaves, read_run, task_class, task_settings
+from reporting.folder import REPOSITORY, find_checkpoint, leaves, read_run, task_class
 from reporting.predictions import read_predictions
-from reporting.published import Figure, published_figures
+from reporting.published import Figure, Origin, chosen, published_figures
 from reporting.report import write_text
+from reporting.results_beside import headline, published_tables
+from reporting.results_kept import PLACES, Kept, keep_sweep, kept_sweeps
+from reporting.results_runs import class_page, origins_list, run_tables, sweep_table
 
 INTRODUCTION = """# Results
 
-Every row is a run of this project, kept under `results/` with its configuration and figures; this page is made from
-them by `python -m reporting.results`. Test data was looked at once, at the end, with the weights that were best on
-validation data. Minutes are of training alone, wall clock, on a machine that often did other work beside it.
+Every figure of ours is of a run or a sweep of this project, kept under `results/` with its configuration; this page
+is made from them by `python -m reporting.results`. Test data was looked at once, at the end, with the weights that were
+best on validation data. Minutes are of training alone, wall clock, on a machine that often did other work beside it.
+
+## Ours beside theirs
+
+▲ ours is better, ▼ worse, whatever the budget: what each run took, and every other published figure, is below.
 """
+PICTURE = "pixelrnn/cifar10_diag_bilstm_h200"  # the run whose samples the page shows
 
 
 def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -> None:
@@ -41,14 +49,14 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
             raise UsageError(f"'{run}' has no figure {name!r}: give names of files in its figures/.")
     for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
         config[part] = {key: value for key, value in config[part].items() if key not in keys}
+    config["ckpt_path"] = portable_checkpoint(config.get("ckpt_path"))
     for name in {"command", "went on with"} & config["provenance"].keys():
-        command = config["provenance"][name].split()
-        config["provenance"][name] = " ".join(word for word in command if not word.startswith("hydra.run.dir="))
+        config["provenance"][name] = portable_command(config["provenance"][name])
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     if (run / "predictions.npz").exists():
         metrics |= task_class(config["choices"]["task"]).kept_figures(read_predictions(run))
-    if not {"seconds/fit", "steps"} <= metrics.keys():
-        raise UsageError(f"'{run}' was not trained in its folder: keep the run that trained its network.")
+    if not any("/" in name and not name.startswith("seconds/") for name in metrics):
+        raise UsageError(f"'{run}' holds no figures: keep a run that was trained or tested, or whose stages measured.")
     best = find_checkpoint(run) if weights else None
     kept.mkdir(parents=True, exist_ok=True)
     write_text(kept / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -57,6 +65,24 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
         shutil.copyfile(run / "figures" / name, kept / name)
     if best:
         keep_weights(best, kept / "best.ckpt")
+
+
+def portable_command(command: str) -> str:
+    """A command without the words that say where things lie on one machine, a checkpoint's path as it is from here."""
+    words = [word for word in command.split() if not word.startswith(PLACES)]
+    name = "ckpt_path="
+    return " ".join(
+        f"{name}{portable_checkpoint(word.removeprefix(name)) or '…'}" if word.startswith(name) else word
+        for word in words
+    )
+
+
+def portable_checkpoint(path: str | None) -> str | None:
+    """A checkpoint's path from the repository; None outside it, where the path says nothing to others."""
+    if path is None or not Path(path).is_absolute():
+        return path
+    inside = Path(path).resolve().is_relative_to(REPOSITORY)
+    return Path(path).resolve().relative_to(REPOSITORY).as_posix() if inside else None
 
 
 def keep_weights(best: Path, kept: Path) -> None:
@@ -73,105 +99,74 @@ def keep_weights(best: Path, kept: Path) -> None:
         unfinished.write_bytes(content.getbuffer())
 
 
-def kept_runs(results: Path) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
-    """(name, configuration, metrics) of each kept run, by name."""
+def kept_runs(results: Path) -> list[Kept]:
+    """Each kept run, by name."""
     found = []
-    for metrics in sorted(results.rglob("metrics.json")):
-        config = OmegaConf.to_container(read_run(metrics.parent)[0])
-        name = metrics.parent.relative_to(results).as_posix()
-        found.append((name, config, json.loads(metrics.read_text(encoding="utf-8"))))
+    for path in sorted(results.rglob("metrics.json")):
+        read, metrics = read_run(path.parent)
+        config = OmegaConf.to_container(read)
+        choices, name = config["choices"], path.parent.relative_to(results).as_posix()
+        settings = dict(leaves(config)) | choices
+        found.append(Kept(name, choices["task"], choices["data"], settings, metrics, config["provenance"]))
     return found
 
 
 def results_page(results: Path) -> str:
-    """RESULTS.md's text: a table for each task and data set, then where each run came from."""
-    runs = kept_runs(results)
-    lines = [INTRODUCTION]
-    for task, data in sorted({(config["choices"]["task"], config["choices"]["data"]) for _, config, _ in runs}):
-        node = task_settings(task)
-        shown = [*node["shown"], *node.get("shown_of_other_stages", [])]
-        columns = ["run", "parameters", "steps", "minutes", "train", "val", *(f"test {words(name)}" for name in shown)]
-        lines += [f"## {task}: {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-        for name, config, metrics in runs:
-            if (config["choices"]["task"], config["choices"]["data"]) == (task, data):
-                lines.append(row(name, metrics, shown))
-        lines += ["", f"The columns train and val are {words(shown[0])}.", ""]
-    lines += published_tables(runs)
-    lines += ["## Commands, machines, commits", ""]
-    for name, config, _ in runs:
-        record = config["provenance"]
-        lines.append(f"- **{name}**: `{record['command']}`; {record['machine']}; commit {record['commit']}")
+    """RESULTS.md's text: ours beside theirs, a picture, all published figures, every run and sweep, their origins."""
+    runs, sweeps = kept_runs(results), kept_sweeps(results)
+    figures, brought, kept = all_published(), origins(), [*runs, *sweeps]
+    lines = [INTRODUCTION, *headline(figures, kept, brought), *picture(results)]
+    lines += published_tables(figures, kept, brought)
+    lines += [*run_tables(runs), *sweep_table(sweeps), *origins_list(kept)]
     return "\n".join(lines) + "\n"
 
 
+def picture(results: Path) -> list[str]:
+    """Samples of one network, and how to draw more; nothing where it is not kept."""
+    if not (results / PICTURE / "samples.png").is_file():
+        return []
+    said = f"Drawn by `{PICTURE}`, beside real images"
+    more = (
+        f'`python train.py "stages=[sample]" ckpt_path=results/{PICTURE}/best.ckpt` draws them, with no data at hand.'
+    )
+    return [f"![Drawn by {PICTURE}, beside real images](results/{PICTURE}/samples.png)", "", f"{said}; {more}", ""]
+
+
+def origins() -> list[Origin]:
+    """The experiments and sweeps that bring published figures along, then the entries of results/published.yaml."""
+    found = []
+    for group in ("experiment", "sweep"):
+        for path in sorted((REPOSITORY / "conf" / group).glob("*.yaml")):
+            config = OmegaConf.to_container(OmegaConf.load(path))
+            if entries := config.get("published"):
+                settings = dict(leaves(config)) | chosen(config.get("defaults", []))
+                found.append(Origin(f"{group}={path.stem}", settings, published_figures(entries)))
+    for entry in OmegaConf.to_container(OmegaConf.load(REPOSITORY / "results/published.yaml")):
+        found.append(Origin(entry.get("run", ""), {}, published_figures([entry])))
+    return found
+
+
 def all_published() -> list[Figure]:
-    """What experiments, sweeps and results/published.yaml name."""
-    files = [path for group in ("experiment", "sweep") for path in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))]
-    entries = [entry for path in files for entry in OmegaConf.to_container(OmegaConf.load(path)).get("published", [])]
-    return published_figures([*entries, *OmegaConf.to_container(OmegaConf.load(REPOSITORY / "results/published.yaml"))])
+    """What experiments, sweeps and results/published.yaml name, each once."""
+    return list(dict.fromkeys(figure for origin in origins() for figure in origin.figures))
 
 
-def published_tables(runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]]) -> list[str]:
-    """Every published figure, a table for each data set, with the kept run that stands beside it."""
-    lines = [
-        "## Published figures, and ours beside them",
-        "",
-        "Beside each figure stands the kept run with the settings that it names, whatever its budget and recipe: of",
-        "several the best on validation data. Not run: there is none.",
-        "",
-    ]
-    figures = all_published()
-    for data in dict.fromkeys(figure.data for figure in figures):
-        lines += [
-            f"### {data}",
-            "",
-            "| published | metric | theirs | ours | difference | our run | source |",
-            "|---|---|---:|---:|---:|---|---|",
-        ]
-        lines += [published_row(figure, runs) for figure in figures if figure.data == data]
-        lines.append("")
-    return lines
-
-
-def published_row(figure: Figure, runs: Sequence[tuple[str, dict[str, Any], dict[str, float]]]) -> str:
-    """The figure, and the kept run that stands beside it."""
-
-    def on_validation(run: tuple[str, Mapping[str, Any], Mapping[str, float]]) -> float:
-        own = f"val/{figure.metric.split('/', 1)[1]}"  # some metrics are of the test split alone
-        metric = own if own in run[2] else f"val/{task_settings(run[1]['choices']['task'])['shown'][0]}"
-        return run[2][metric] * (1 if "accuracy" in metric else -1)
-
-    beside = [
-        (name, config, metrics)
-        for name, config, metrics in runs
-        if figure.metric in metrics
-        and figure.beside(config["choices"]["data"], dict(leaves(config)) | config["choices"])
-    ]
-    best = max(beside, key=on_validation, default=None) if figure.words else None
-    value = best and best[2][figure.metric]
-    ours = [f"{value:.4f}", f"{value - figure.value:+.4f}", best[0]] if best else ["not run", "", ""]
-    cells = [figure.name, words(figure.metric.replace("/", " ")), f"{figure.value:g}", *ours, figure.source]
-    return f"| {' | '.join(cells)} |"
-
-
-def words(metric: str) -> str:
-    """A metric's name as a table prints it."""
-    return metric.replace("bits_per_dim", "bits/dim").replace("_per_", "/").replace("_", " ")
-
-
-def row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
-    minutes = metrics["seconds/fit"] / 60
-    keys = [f"train/{shown[0]}", f"val/{shown[0]}", *(f"test/{metric}" for metric in shown)]
-    figures = [f"{metrics[key]:.4f}" if key in metrics else "" for key in keys]
-    cells = [name, f"{metrics['parameters']:,}", f"{metrics['steps']:,}", f"{minutes:.1f}", *figures]
-    return f"| {' | '.join(cells)} |"
+def write_results(results: Path) -> Path:
+    """Writes RESULTS.md, and the figures of single classes of each run that has them; returns the former's path."""
+    figures, page = all_published(), results_page(results)
+    for run in kept_runs(results):
+        if text := class_page(run, figures):
+            write_text(results / run.name / "classes.md", text)
+    return write_text(results.parent / "RESULTS.md", page)
 
 
 def main(words: Sequence[str]) -> Path:
     parser = Arguments(prog="python -m reporting.results", description="Writes RESULTS.md, keeping a run first.")
-    parser.add_argument("run", nargs="?", type=Path, help="a run's folder")
-    parser.add_argument("name", nargs="?", help="what to keep it as, such as pixelrnn/digits")
-    parser.add_argument("figures", nargs="*", metavar="figure", help="names of files in its figures/")
+    parser.add_argument("run", nargs="?", type=Path, help="a run's folder, or a sweep's")
+    parser.add_argument("name", nargs="?", help="what to keep it as, such as pixelrnn/digits or sweeps/digits")
+    parser.add_argument(
+        "figures", nargs="*", metavar="figure", help="names of files in its figures/ (a sweep's: in it)"
+    )
     parser.add_argument("--weights", action="store_true", help="keep its best weights too")
     args = parser.parse_intermixed_args(words)
     if args.run and not args.name:
@@ -179,8 +174,18 @@ def main(words: Sequence[str]) -> Path:
     if args.run:
         if not re.fullmatch(r"[\w-]+(/[\w-]+)*", args.name):
             raise UsageError(f"{args.name!r} is no name to keep a run by: give one such as pixelrnn/digits.")
-        keep(args.run, REPOSITORY / "results" / args.name, args.figures, args.weights)
-    return write_text(REPOSITORY / "RESULTS.md", results_page(REPOSITORY / "results"))
+        keep_either(args.run, REPOSITORY / "results" / args.name, args.figures, args.weights)
+    return write_results(REPOSITORY / "results")
+
+
+def keep_either(folder: Path, kept: Path, names: Sequence[str], weights: bool) -> None:
+    """Keeps a run, or a sweep: a folder of runs."""
+    if (folder / "config.yaml").exists() or not any(folder.glob("*/config.yaml")):
+        keep(folder, kept, names, weights)
+    elif weights:
+        raise UsageError(f"'{folder}' is a sweep's: keep the weights of one of its runs, '{folder}/0' or another.")
+    else:
+        keep_sweep(folder, kept, names)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The trained network kept under results/: small, whole, and as likely as its figures say."""
+"""The trained networks kept under results/: small, whole, and as likely as their figures say."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,13 +13,18 @@ from datamodules.mnist import MNIST
 from reporting.load import load_run, read_checkpoint
 from tests.conftest import REPOSITORY, real_data, run_here
 
-KEPT = REPOSITORY / "results/pixelrnn/mnist_record"
+RESULTS = REPOSITORY / "results/pixelrnn"
+KEPT = RESULTS / "mnist_record_h200"
+CODEC = RESULTS / "mnist_record_h200_codec"  # what its stage compress measured
 
 
-def test_it_is_small_and_names_nobodys_folders():
-    assert (KEPT / "best.ckpt").stat().st_size <= 2 * 2**20
-    config = read_checkpoint(KEPT / "best.ckpt")["config"]
-    assert config["ckpt_path"] is None and "/tmp" not in str(config) and "/home" not in str(config)
+@pytest.mark.parametrize(("name", "most"), [("mnist_record_h200", 0.3), ("cifar10_diag_bilstm_h200", 4.4)])
+def test_it_is_small_and_names_nobodys_folders(name, most):
+    """`most`: millions of bytes."""
+    kept = RESULTS / name / "best.ckpt"
+    assert kept.stat().st_size <= most * 1e6
+    config = read_checkpoint(kept)["config"]
+    assert config["ckpt_path"] is None and not re.search(r"/(tmp|home|root|work|mnt)\b", str(config))
 
 
 def test_a_newcomer_draws_from_it_without_the_data(tmp_path):
@@ -32,7 +38,7 @@ def test_a_newcomer_draws_from_it_without_the_data(tmp_path):
 def test_its_likelihood_is_the_codecs(tmp_path):
     """Of the test images that the kept run wrote to one file: what it took, and what the network says."""
     real_data("mnist")
-    metrics = json.loads((KEPT / "metrics.json").read_text())
+    metrics = json.loads((CODEC / "metrics.json").read_text())
     network, spec, config = load_run(KEPT / "best.ckpt")
     data = MNIST(config.data.path, tmp_path, binarize="static")
     data.prepare_data()

@@ -15,9 +15,12 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from datamodules.errors import UsageError
-from reporting.runs import find_runs, group, read_summaries, varied_keys, with_interval
+from reporting import summary_figures
+from reporting.results_kept import keep_sweep, kept_sweeps
+from reporting.runs import Run, Setting, find_runs, group, read_summaries, varied_keys, with_interval
 from reporting.statistics import half_interval, holm, mean, welch
 from reporting.summary import outline, write_summary
+from reporting.summary_figures import Places, save_against
 from tests.conftest import REPOSITORY
 
 SAMPLES = [([1.0, 2.0, 4.0], [1.1, 0.9, 5.0, 2.0]), ([3.01, 3.02], [3.2, 3.1, 3.3]), ([1.0, 1.5], [2.0, 2.5, 2.25])]
@@ -230,6 +233,75 @@ def test_many_settings_are_compared_with_the_best(tmp_path):
     write_summary([tmp_path], tmp_path)
     page = (tmp_path / "summary.md").read_text()
     assert "the best setting with each other one, 9 in all" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "places"),
+    [
+        ([0.1, 0.001, 0.01], "log", [0.001, 0.01, 0.1]),
+        ([16, 64, 32], "log", [16, 32, 64]),
+        ([0.1, 0.3, 0.2], "linear", [0.1, 0.2, 0.3]),
+        ([3, 5, 7], "linear", [3, 5, 7]),
+        ([0, 0.1], "linear", [0, 0.1]),
+        ([0.001, 0.1], "log", [0.001, 0.1]),
+        ([0.0, 0.99, 0.998], "one by one", [0, 1, 2]),
+        ([4], "linear", [4]),
+        (["row_lstm", "pixelcnn", "row_lstm"], "one by one", [0, 1]),
+        ([True, False], "one by one", [0, 1]),
+        ([None, 3], "one by one", [0, 1]),
+    ],
+)
+def test_where_the_values_of_a_key_stand(values, scale, places):
+    found = Places(values)
+    assert found.scale == scale and list(found.places.values()) == places
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "joined"), [("model", ("a", "b", "c"), False), ("model.layers", (1, 2, 3), True)]
+)
+def test_numbers_are_joined_by_a_line_and_choices_are_not(key, values, joined, tmp_path, monkeypatch):
+    """Either way points for seeds, and means with intervals."""
+    drawn = []
+    monkeypatch.setattr(summary_figures, "save", lambda figure, path: drawn.append(figure))
+    settings = [
+        Setting({key: value}, {seed: Run(tmp_path, {}, {"val/loss": number + 0.1 * seed}, {}, []) for seed in (1, 2)})
+        for number, value in enumerate(values)
+    ]
+    save_against(tmp_path / "by.png", key, settings, "val/loss")
+    (axis,) = drawn[0].axes
+    assert any(line.get_linestyle() == "-" and len(line.get_xdata()) == 3 for line in axis.lines) is joined
+    (means,) = axis.containers
+    assert means.has_yerr and list(means.lines[0].get_ydata()) == pytest.approx([0.15, 1.15, 2.15])
+    assert sum(line.get_marker() == "o" for line in axis.lines) == 3
+
+
+def test_a_sweep_is_kept_and_read_back(sweep, tmp_path):
+    """Of all its runs only what they share, and every figure's mean for each setting."""
+    kept = tmp_path / "results/sweeps/rates"
+    (sweep / "note.md").write_text("a note")
+    with pytest.raises(UsageError, match="has no file 'other"):
+        keep_sweep(sweep, kept, ["other.md"])
+    keep_sweep(sweep, kept, ["note.md"])
+    best, other = kept_sweeps(tmp_path / "results")
+    assert (best.name, best.task, best.data, best.varied) == (
+        "sweeps/rates",
+        "pixelrnn",
+        "digits",
+        {"optimizer.lr": "0.03"},
+    )
+    assert best.seeds == 3 and best.metrics["test/bits_per_dim"] == pytest.approx(2.12)
+    assert best.intervals["val/bits_per_dim"] == pytest.approx(half_interval([2.01, 2.02, 2.03]))
+    assert best.settings["model.hidden"] == 8 and "data.path" not in best.settings
+    assert other.settings["optimizer.lr"] == "0.003" and best.provenance["commit"] == "abc"
+    names = {path.name for path in kept.iterdir()}
+    assert names == {"sweep.yaml", "summary.md", "summary.csv", "figures", "note.md"}
+
+
+def test_a_sweep_of_several_tasks_is_not_kept(tmp_path):
+    make_run(tmp_path / "0", value=1.5)
+    make_run(tmp_path / "1", value=1.5, choices__data="photos")
+    with pytest.raises(UsageError, match="is no sweep to keep"):
+        keep_sweep(tmp_path, tmp_path / "kept", [])
 
 
 def test_only_failures_still_make_a_page(tmp_path):
