@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import UsageError
@@ -78,17 +79,18 @@ def code(page: str) -> list[str]:
 # Commands
 
 
-def commands(page: str) -> list[list[str]]:
+def commands(page: str) -> list[tuple[str, ...]]:
     """The words after `train.py` of the page's commands, in its order, each command once."""
-    pieces = [shlex.split(piece, comments=True) for piece in code(page) if "train.py" in piece.split()]
-    found = {tuple(words[words.index("train.py") + 1 :]): None for words in pieces}
-    return [list(words) for words in found if words and set(words) != {"…"}]
+    pieces = [piece for piece in code(page) if re.search(r"\b(python|torchrun) .*train\.py\b", piece)]
+    lines = [shlex.split(piece, comments=True) for piece in pieces]
+    found = {tuple(words[words.index("train.py") + 1 :]): None for words in lines}
+    return [words for words in found if words and set(words) != {"…"}]
 
 
-def fragments(page: str) -> list[list[str]]:
+def fragments(page: str) -> list[tuple[str, ...]]:
     """Words of a command given without its beginning, such as `experiment=cnn_record budget.minutes=25`."""
     pieces = [piece for piece in code(page) if re.fullmatch(r"[\w./]+=[^\s…]+(?: [\w./]+=[^\s…]+)*", piece)]
-    return [piece.split() for piece in dict.fromkeys(pieces) if re.search(r"\b(experiment|sweep)=\w", piece)]
+    return [tuple(piece.split()) for piece in dict.fromkeys(pieces) if re.search(r"\b(experiment|sweep)=\w", piece)]
 
 
 class Job(NamedTuple):
@@ -100,7 +102,8 @@ class Job(NamedTuple):
     model: str
 
 
-def jobs(page: str, given: list[str], checkpoint: Path) -> list[Job]:
+@cache
+def jobs(page: str, given: tuple[str, ...], checkpoint: Path) -> list[Job]:
     """A command's configurations, composed and checked; of a sweep so many that each value occurs once.
 
     Args:
@@ -108,7 +111,7 @@ def jobs(page: str, given: list[str], checkpoint: Path) -> list[Job]:
         given: its words.
         checkpoint: stands for the one of a run that the reader has made.
     """
-    args = get_args_parser().parse_args(given)
+    args = get_args_parser().parse_args(list(given))
     if args.help:
         return []
     words = [word for word in args.overrides if word != "…"]
@@ -121,14 +124,14 @@ def jobs(page: str, given: list[str], checkpoint: Path) -> list[Job]:
     values = [(override.get_key_element(), values_of(override)) for override in overrides]
     most = max((len(own) for _, own in values), default=1)
     assert most == 1 or args.multirun or any(key == "sweep" for key, _ in values), "several values, and no -m"
-    return [composed([f"{key}={own[min(row, len(own) - 1)]}" for key, own in values]) for row in range(most)]
+    return [composed(*(f"{key}={own[min(row, len(own) - 1)]}" for key, own in values)) for row in range(most)]
 
 
 def parameters(words: list[str]) -> list[str]:
     """What a sweep's file varies, without what the command gives itself."""
-    own = [word for word in words if word.startswith("sweep=")]
-    given = {word.split("=")[0] for word in words}
-    return [f"{k}={v}" for k, v in compose_config(own).hydra.sweeper.params.items() if k not in given]
+    given = dict(word.split("=", 1) for word in words)
+    own = compose_config([f"sweep={given['sweep']}"]).hydra.sweeper.params
+    return [f"{key}={values}" for key, values in own.items() if key not in given]
 
 
 def values_of(override) -> list[str]:
@@ -153,7 +156,8 @@ def on_checkpoint(words: list[str], place: str, checkpoint: Path, page: str) -> 
     return [*own, *rest, f"ckpt_path={REPOSITORY / path if kept else checkpoint}"]
 
 
-def composed(words: list[str]) -> Job:
+@cache
+def composed(*words: str) -> Job:
     try:
         config = compose_config(words)
     except UsageError as error:
@@ -163,10 +167,9 @@ def composed(words: list[str]) -> Job:
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
-    check_config(config, choices.model, choices.task)
-    with open_dict(config):
         config.choices = {group: choices[group] for group in ("task", "model", "data")}
-    return Job(words, config, choices.task, choices.model)
+    check_config(config, choices.model, choices.task)
+    return Job(list(words), config, choices.task, choices.model)
 
 
 @pytest.fixture(scope="module")
@@ -233,12 +236,13 @@ OPTION = re.compile(r"((?:model|data|task|optimizer|scheduler|trainer|budget|pat
 
 @cache
 def known_keys() -> dict[str, set[str]]:
-    """Every option of each task, whatever its model; of all data under ''."""
+    """Every option of each task, whatever its model; under '' those of all data and of several processes."""
     found = {task: set() for task in TASKS}
     for task, model in PAIRS:
         found[task] |= set(keys_of(compose_config([f"task={task}", f"model={model}"])))
     data = {f"data.{key}" for path in (CONF / "data").glob("*.yaml") for key in OmegaConf.load(path)}
-    return found | {"": data}
+    ddp = {f"trainer.{key}" for key in OmegaConf.load(CONF / "trainer" / "ddp.yaml")}
+    return found | {"": data | ddp}
 
 
 @page_of_each
@@ -264,8 +268,8 @@ def test_every_command_composes(page, stand_in):
     assert commands(page), "a page without a command"
     for words in [*commands(page), *fragments(page)]:
         try:
-            jobs(page, words, stand_in)
-        except (UsageError, AssertionError) as error:
+            jobs(page, words, stand_in) if words in commands(page) else composed(*words)
+        except (UsageError, HydraException, AssertionError) as error:
             raise AssertionError(f"python train.py {shlex.join(words)}: {error}") from error
 
 
@@ -312,10 +316,9 @@ def test_every_make_target_test_file_and_extra_exists(page):
 # What makes any run small: these words take the place of the command's own.
 FEW = {
     "pixelrnn": ["task.module.compressed=2"],
-    "char_lm": ["task.module.adapt_lr=0.1", "task.module.adapt_window=4000"],
+    "char_lm": ["task.module.adapt_lr=[0.1]", "task.module.adapt_window=4000"],
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
-SIZE = re.compile(r"[\w.]+=[-\d.e]+")
 trained: dict[str, Path] = {}  # each task's last run here
 ran: set[tuple] = set()
 
@@ -330,11 +333,9 @@ def small(job: Job) -> list[str]:
 
 
 def kind_of(job: Job) -> tuple:
-    """What tells one run from another: no sizes, no numbers."""
-    how = {
-        word for word in job.words if "." in word.split("=")[0] and not SIZE.fullmatch(word) and not LONG.match(word)
-    }
-    return job.task, job.model, tuple(job.config.stages), job.config.ckpt_path, frozenset(how)
+    """What tells one run from another: task, network, stages, what they begin from, and what is switched on."""
+    switches = frozenset(word for word in job.words if re.search(r"=(true|false)$", word, re.I))
+    return job.task, job.model, tuple(job.config.stages), job.config.ckpt_path, switches
 
 
 def runs_here(job: Job) -> bool:
@@ -372,5 +373,5 @@ def run_on_checkpoint(job: Job, folder: Path) -> None:
     keys = {word.split("=")[0] for word in few} | {"task", "model", "ckpt_path"}
     words = [word for word in job.words if word.split("=")[0] not in keys]
     folder.mkdir()
-    ended = train_ended([*words, *few, f"ckpt_path={checkpoint}", f"hydra.run.dir={folder}/run"], folder)
+    ended = train_ended([*words, *few, f"ckpt_path={checkpoint}"], folder)
     assert ended.status == 0, f"python train.py {shlex.join(job.words)}: {ended.stderr}"
