@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -134,7 +135,7 @@ def parameters(words: list[str]) -> list[str]:
     return [f"{key}={values}" for key, values in own.items() if key not in given]
 
 
-def values_of(override) -> list[str]:
+def values_of(override: Override) -> list[str]:
     """A word's values as texts; of an interval its ends."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
@@ -200,7 +201,7 @@ def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page):
 def test_every_equation_leads_to_the_function_that_computes_it(task):
     found = EQUATION.findall(text_of(task))
     missing = [name for name, path in found if name not in names_in((PAGES[task].parent / path).resolve())]
-    assert found and not missing
+    assert not missing
     rows = re.search(r"^## Equations.*?\n\|.*?\n\|[-|]+\n(.*?)\n\n", text_of(task), re.M | re.S)[1].splitlines()
     assert all(EQUATION.search(row) for row in rows), "an equation without its function"
 
@@ -250,9 +251,7 @@ def test_every_option_that_a_page_names_is_one(page):
     known = known_keys()
     keys = known[""].union(*(known[task] for task in TASKS if page in ("", task)))
     for word in (word for piece in code(page) for word in piece.split()):
-        if option := re.fullmatch(
-            r"((?:model|data|task|optimizer|scheduler|trainer|budget|paths)\.[\w.]+)(=.*)?", word
-        ):
+        if option := OPTION.fullmatch(word):
             assert option[1] in keys, word
         elif choice := re.fullmatch(r"(\w+)=(\w*)", word):
             group = CONF / choice[1]
@@ -368,6 +367,7 @@ def test_every_command_on_embedded_data_runs(page, stand_in, tmp_path):
 
 def run_on_checkpoint(job: Job, folder: Path) -> None:
     """As a user runs it: the checkpoint says which task, model and data it is of."""
+    assert is_kept(job) or job.task in trained, f"{job.task}: a checkpoint is asked for before anything is trained"
     checkpoint = job.config.ckpt_path if is_kept(job) else trained[job.task]
     few = [word for word in [*SMALLEST[job.task].words, *FEW.get(job.task, [])] if word.startswith("task.module.")]
     keys = {word.split("=")[0] for word in few} | {"task", "model", "ckpt_path"}
