@@ -47,8 +47,19 @@ class Task(L.LightningModule):
     """A network, how it is optimised, what is measured of it, and what a run of it leaves behind.
 
     A task says in `measure` what one batch comes to, in `figures` what follows from means or from all rows, in
-    `report` what is shown, and has for each stage of its own that `conf/task/<task>.yaml` lists a method
-    `stage_<name>(run)`. Training's figures are means over what was trained on since the last validation.
+    `report` what is shown. Training's figures are means over what was trained on since the last validation. A
+    datamodule may give several validation or test loaders, a dict by name: figures and rows of the first have their
+    plain names, those of the others end in `_<name>`.
+
+    A stage of its own is a method `stage_<name>(run)`; its options are top-level keys of `conf/task/<task>.yaml`, which
+    says under `task`:
+
+    - `stages`, `other_stages`: those that run by themselves, and those that run when asked for.
+    - `without_network`: those that need no trained network. They may come before `fit`, or stand without it; a run of
+      such stages is judged by what `stage_monitors: {stage: [figure, min or max]}` names, and gone on with by the same
+      command in its folder.
+    - `without_data`: those for which a checkpoint is enough. `every_process`: those that run on all, not the first.
+    - `large_models`: networks too big for a test, which are built on the meta device only.
 
     Args:
         network: a plain module, made from the data's spec.
