@@ -41,6 +41,7 @@ def job(config: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     worst = -math.inf if monitored(config)[1] == "max" else math.inf  # not NaN, at which Optuna's sweeper ends
+    asked = list(config.stages)
     try:
         choices = hydra_config.runtime.choices
         check_config(config, choices.model, choices.task)
@@ -49,11 +50,11 @@ def job(config: DictConfig) -> float:
         from running.configured import final_config  # after the check: torch takes seconds to import
         from running.run import execute
 
-        with of_one_run(config, folder):
+        with of_one_run(config, folder, asked):
             found = execute(final_config(config, hydra_config), folder)
         return found if math.isfinite(found) else worst
     except Stopped as end:
-        end.said = f"Stopped. {how_to_go_on(hydra_config, folder)}"
+        end.said = f"Stopped. {how_to_go_on(config, hydra_config, folder)}"
         raise
     except Exception as error:
         said = mistake(error)
@@ -73,16 +74,17 @@ def job(config: DictConfig) -> float:
 
 def goes_on(config: DictConfig, folder: Path, mode: RunMode) -> bool:
     """May this be the second start of a job, or of a run without a checkpoint to go on from?"""
-    started_by_another = "LOCAL_RANK" in os.environ  # a process of this very run, whose first one decides
-    return mode is RunMode.MULTIRUN or (not started_by_another and sweep.begun_without_network(config, folder))
+    started_by_another = "LOCAL_RANK" in os.environ  # by Lightning, whose words say what is left; torchrun's repeat all
+    begun = config.ckpt_path is not None or sweep.begun_without_network(config, folder)
+    return mode is RunMode.MULTIRUN or (not started_by_another and begun)
 
 
-def how_to_go_on(hydra_config: DictConfig, folder: Path) -> str:
+def how_to_go_on(config: DictConfig, hydra_config: DictConfig, folder: Path) -> str:
     """A sentence for whoever has stopped a run, or a sweep, in its folder."""
     if hydra_config.mode is RunMode.MULTIRUN:
         return f"The sweep goes on with the same command and hydra.sweep.dir={folder.parent}"
     last = folder / "checkpoints" / "last.ckpt"
-    if not last.exists() and (folder / "metrics.json").exists():
+    if not last.exists() and config.ckpt_path is None and sweep.holds_stages(config, folder):
         return f"The run goes on with the same command and hydra.run.dir={folder}"
     if not last.exists():
         return "Nothing was saved yet: give the same command again."

@@ -48,8 +48,8 @@ class Task(L.LightningModule):
 
     A task says in `measure` what one batch comes to, in `figures` what follows from means or from all rows, in
     `report` what is shown. Training's figures are means over what was trained on since the last validation. A
-    datamodule may give several validation or test loaders, a dict by name: figures and rows of the first have their
-    plain names, those of the others end in `_<name>`.
+    datamodule may give several validation or test loaders, a dict by name: figures and rows of each end in `_<name>`,
+    of one named "" they have no ending; the figures of the first have their plain names too.
 
     A stage of its own is a method `stage_<name>(run)`; its options are top-level keys of `conf/task/<task>.yaml`, which
     says under `task`:
@@ -68,6 +68,7 @@ class Task(L.LightningModule):
     """
 
     bar: tuple[str, ...] = ("loss", "accuracy")  # figures beside a progress bar
+    step_figure = "loss"  # what the curve of single steps shows: see `step_value`
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
         super().__init__()
@@ -76,12 +77,12 @@ class Task(L.LightningModule):
         self.sums: dict[str, Sums] = {}  # of each split, this process's
         self.rows: dict[str, list[Mapping[str, Rows]]] = {}  # of each split, batch by batch
         # What the last test left: arrays with a row for each item, in the split's order, or lists where rows differ in
-        # length; of several tests those after the first have the loader's name as an ending.
+        # length; of several tests with the loader's name as an ending, unless that is empty.
         self.predictions: dict[str, np.ndarray | list[np.ndarray]] = {}
 
     @abstractmethod
     def measure(self, batch: Any, split: str) -> Measured:
-        """What a batch comes to. `split` is train, val or test; of a test on several loaders test_<name>."""
+        """What a batch comes to. `split` is train, val or test; of one of several loaders val_<name> or test_<name>."""
 
     def figures(self, split: str, means: Mapping[str, Tensor], rows: Mapping[str, Rows]) -> dict[str, Any]:
         """What follows from a split's means (float64) or from all its rows, on the CPU; once at its end.
@@ -147,8 +148,12 @@ class Task(L.LightningModule):
     def training_step(self, batch: Any, number: int) -> Tensor:
         measured = self.measure(batch, "train")
         self.count(measured, "train")
-        self.log("train/loss_step", measured.loss.detach(), prog_bar=True)
+        self.log(f"train/{self.step_figure}_step", self.step_value(measured.loss.detach()), prog_bar=True)
         return measured.loss
+
+    def step_value(self, loss: Tensor) -> Tensor:
+        """A step's loss in the units of `step_figure`."""
+        return loss
 
     def validation_step(self, batch: Any, number: int, dataloader_idx: int = 0) -> None:
         self.examine(batch, number, list(self.loaders("val"))[dataloader_idx])
@@ -185,9 +190,9 @@ class Task(L.LightningModule):
         for place, (split, loader) in enumerate(self.loaders(kind).items()):
             ending = split.removeprefix(kind)
             means = {name: above / below for name, (above, below) in self.totals(split).items()}
-            if not means:  # nothing was trained on
-                continue
             rows = in_order(self.rows.pop(split, []), dealt=getattr(loader, "world", 1) > 1)
+            if not means and not rows:  # nothing was trained on
+                continue
             self.sums.pop(split, None)
             for name, value in (means | self.figures(split, means, rows)).items():
                 if isinstance(value, list) or np.ndim(value):
@@ -234,7 +239,7 @@ class LossTask(Task):
 
     def measure(self, batch: Any, split: str) -> Measured:
         losses = self.losses(batch)
-        return Measured(losses.mean(), {"loss": losses}, {"loss": losses} if split != "train" else {})
+        return Measured(losses.mean(), {"loss": losses}, {"loss": losses} if split.startswith("test") else {})
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -254,7 +259,10 @@ def exact(device: torch.device) -> torch.dtype:
 
 
 def on_cpu(rows: Rows) -> Rows:
-    return [row.detach().cpu() for row in rows] if isinstance(rows, list) else rows.detach().cpu()
+    """Rows as they are kept: NumPy has no bfloat16."""
+    if isinstance(rows, list):
+        return [on_cpu(row) for row in rows]
+    return rows.detach().cpu().to(torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype)
 
 
 def as_arrays(rows: Any) -> np.ndarray | list[np.ndarray]:

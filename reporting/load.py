@@ -23,7 +23,9 @@ KINDS = {
     "global_step": int, "epoch": int,
 }  # fmt: skip
 # Figures' sums that earlier versions kept among the weights.
-EARLIER_SUMS = re.compile(r"(?!network\.).*\b(train|val|test|carried|reset)_\w+\.(mean_value|weight|tp|fp|tn|fn)")
+EARLIER_SUMS = re.compile(
+    r"(?!network\.).*\b(train|val|test|carried|reset)_(mean\.(mean_value|weight)|\w+\.(tp|fp|tn|fn))"
+)
 CONFIG_KEYS = {"choices", "data", "model", "optimizer", "paths", "scheduler", "seed", "stages", "task", "trainer"}
 
 

@@ -58,7 +58,9 @@ class Run:
         """finished, failed, or unfinished: killed, or still at work."""
         if self.failure:
             return "failed"
-        return "unfinished" if self.value is None else "finished"
+        stages = self.config.get("stages") or ["fit"]
+        done = "fit" not in stages and all(f"seconds/{stage}" in self.metrics for stage in stages)
+        return "finished" if done or self.value is not None else "unfinished"
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -212,7 +214,7 @@ def group(runs: Sequence[Run], varied: Sequence[str]) -> list[Setting]:
     """
     settings: dict[str, Setting] = {}
     for run in runs:
-        if run.state == "finished":
+        if run.state == "finished" and run.value is not None:
             keys = {key: run.settings.get(key) for key in varied}
             settings.setdefault(repr(keys), Setting(keys)).runs[run.config["seed"]] = run
     sign = -1 if runs[0].task["mode"] == "max" else 1

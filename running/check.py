@@ -164,9 +164,9 @@ def can_begin(stages: Sequence[str], task: DictConfig) -> bool:
     return all(stage in able or (stage == "report" and number > 0) for number, stage in enumerate(before_fit))
 
 
-def check_new_folder(folder: Path, stages: Sequence[str]) -> None:
-    """Raises UsageError when a new training would mix its files with an earlier run's."""
-    if "fit" in stages and (folder / "checkpoints" / "last.ckpt").exists():
+def check_new_folder(folder: Path, ckpt_path: str | None) -> None:
+    """Raises UsageError when a run that begins anew would mix its files with an earlier run's."""
+    if ckpt_path is None and (folder / "checkpoints" / "last.ckpt").exists():
         raise UsageError(f"'{folder}' holds a run: give another hydra.run.dir, or go on with ckpt_path={folder}.")
 
 
@@ -225,7 +225,7 @@ def check_command(argv: Sequence[str]) -> list[str]:
         if own_folder and multirun and basic and config.ckpt_path is None:
             check_job_folder(config, number)
         if not multirun and config.ckpt_path is None and any(word.startswith("hydra.run.dir=") for word in words):
-            check_new_folder(Path(config.hydra.run.dir), config.stages)  # before Hydra writes into it
+            check_new_folder(Path(config.hydra.run.dir), None)  # before Hydra writes into it
     over_tasks = any(override.key_or_group == "task" and override.is_sweep_override() for override in overrides)
     if over_tasks and not own_folder:
         added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it

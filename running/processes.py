@@ -22,7 +22,7 @@ END_WITHIN = 10  # seconds
 
 
 @contextmanager
-def of_one_run(config: DictConfig, folder: Path) -> Iterator[None]:
+def of_one_run(config: DictConfig, folder: Path, asked: Sequence[str]) -> Iterator[None]:
     """Where the job of a sweep runs in several processes, the others are started as a run of its own in its folder.
 
     (They run this process's command again, which is the whole sweep.) Afterwards nothing is left of them, so that the
@@ -41,7 +41,7 @@ def of_one_run(config: DictConfig, folder: Path) -> Iterator[None]:
         sys.argv = [argv[0], *own, "hydra.mode=RUN"]
         with read_write(hydra_config):
             hydra_config.run.dir = str(folder)  # Lightning adds it to the words
-    elif config.ckpt_path is None:
+    elif list(config.stages) != asked:
         sys.argv = [*argv, f"stages=[{','.join(config.stages)}]"]  # as `sweep.go_on` left them
     try:
         yield

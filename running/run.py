@@ -66,13 +66,23 @@ def run_stage(stage: str, run: Run) -> None:
     """A stage of every task, or the task's own: that on the first process, unless it is one of `every_process`."""
     log.info("stage %s", stage)
     started = time.perf_counter()
+    every = stage in run.config.task.get("every_process", [])
+    if every:
+        together(run.trainer)
     if stage in STAGES:
         STAGES[stage](run)
-    elif run.trainer.is_global_zero or stage in run.config.task.get("every_process", []):
+    elif run.trainer.is_global_zero or every:
         run.module.to(run.trainer.strategy.root_device)
         getattr(run.module, f"stage_{stage}")(run)
     if stage != "fit":  # whose seconds include those before it went on
         run.metrics[f"seconds/{stage}"] = round(time.perf_counter() - started, 2)
+
+
+def together(trainer: L.Trainer) -> None:
+    """Starts the run's other processes and connects them, which Lightning does only to train or test."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        launcher.launch(lambda: None, trainer=trainer)
+    trainer.strategy.setup_environment()
 
 
 def introduce(config: DictConfig, folder: Path, data: Data, parameters: int, why: str) -> None:
@@ -96,7 +106,7 @@ def check_beginning(config: DictConfig, folder: Path, start: Start | None) -> No
         check_holds_all(start.checkpoint, start.path)
         check_resumable(config, start.config)
     else:
-        check_new_folder(folder, config.stages)
+        check_new_folder(folder, config.ckpt_path)
 
 
 def quieten() -> None:

@@ -84,7 +84,9 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
     Raises:
         OtherRun: the folder holds a run of another configuration.
     """
-    if config.ckpt_path is not None:  # stages of a given checkpoint: they run again
+    if config.ckpt_path is not None:  # stages of a given checkpoint run again, but for what came before its training
+        if "fit" in config.stages and (done := done_before_fit(config, folder)):
+            config.stages = [stage for stage in config.stages if stage not in done]
         return None
     check_same(config, folder)
     failure, metrics = (read_json(folder / name) for name in ("failure.json", "metrics.json"))
@@ -94,7 +96,8 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
     if not (folder / "config.yaml").exists():
         return None
     if not left and not failure and (monitor in metrics or "fit" not in config.stages):
-        log.info("done before, %s %.4f: %s", monitor, metrics.get(monitor, math.nan), folder)
+        told = f", {monitor} {metrics[monitor]:.4f}" if monitor in metrics else ""
+        log.info("done before%s: %s", told, folder)
         return metrics.get(monitor, math.nan)
     lasting = failure.get("error") == "UsageError"
     if not lasting and readable(checkpoints / "last.ckpt"):
@@ -104,8 +107,8 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
         log.info("goes on from %s with %s", config.ckpt_path, ", ".join(config.stages))
         return None
     if not lasting and begun_without_network(config, folder):
-        config.stages = left
-        log.info("goes on with %s", ", ".join(left))
+        config.stages = [stage for stage in config.stages if stage in left or (left and stage == "report")]
+        log.info("goes on with %s", ", ".join(config.stages))
         return None
     log.info("starts anew: %s", failure.get("message", "it was ended before its first checkpoint"))
     for name in REMAINS:
@@ -116,9 +119,21 @@ def go_on(config: DictConfig, folder: Path) -> float | None:
 
 def begun_without_network(config: DictConfig, folder: Path) -> bool:
     """Does the folder hold what stages that need no network left, and nothing else?"""
+    metrics, able = read_json(folder / "metrics.json"), set(config.task.get("without_network", []))
+    done = {stage for stage in config.stages if f"seconds/{stage}" in metrics}
+    return bool(done & able) and done <= able | {"report"}
+
+
+def done_before_fit(config: DictConfig, folder: Path) -> set[str]:
+    """Stages before `fit` that need no network and have left their figures in the folder."""
+    before, metrics = config.stages[: list(config.stages).index("fit")], read_json(folder / "metrics.json")
+    return {s for s in before if s in config.task.get("without_network", []) and f"seconds/{s}" in metrics}
+
+
+def holds_stages(config: DictConfig, folder: Path) -> bool:
+    """Has a stage that needs no network left its figures?"""
     metrics = read_json(folder / "metrics.json")
-    done = [stage for stage in config.stages if f"seconds/{stage}" in metrics]
-    return bool(done) and set(done) <= {*config.task.get("without_network", []), "report"}
+    return any(f"seconds/{stage}" in metrics for stage in config.task.get("without_network", []))
 
 
 def readable(checkpoint: Path) -> bool:

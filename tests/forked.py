@@ -47,7 +47,9 @@ class Command:
         deadline = time.monotonic() + within
         while not path.exists():
             said = self.output[1].read_text()[-3000:] if self.output[1].exists() else ""
-            assert time.monotonic() < deadline and self.running(), f"no {path.name}: {said}"
+            if time.monotonic() >= deadline or not self.running():
+                self.process.kill()
+                raise AssertionError(f"no {path.name}: {said}")
             time.sleep(0.02)
 
     def ended(self, within: float = 240) -> subprocess.CompletedProcess:
@@ -68,6 +70,9 @@ def run_command(
     output: list[str],
 ) -> None:
     """What the forked process does: it becomes the command."""
+    import datasets
+    import huggingface_hub
+
     for number, path in enumerate(output, 1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, number)
@@ -77,6 +82,8 @@ def run_command(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment, HYDRA_MAIN_MODULE="__main__")  # conf/ then lies beside train.py
+    offline = environment.get("HF_HUB_OFFLINE") == "1"  # both read it when they were imported
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = offline
     os.chdir(folder)
     sys.argv = argv
     sys.modules["__main__"].__spec__ = None  # Lightning starts further processes as this one seems to have been

@@ -1,4 +1,4 @@
-"""What the process that `tests.forked` forks from has imported before; nothing here starts a thread."""
+"""What the process that `tests.forked` forks from has imported; with OMP_NUM_THREADS=1 no thread of it computes."""
 
 import datasets  # noqa: F401
 import matplotlib.pyplot  # noqa: F401

@@ -23,6 +23,7 @@ from lightning_modules.gathering import in_order
 from reporting.predictions import read_predictions, write_predictions
 from running.build import batches_of
 from running.check import compose_config
+from tests.conftest import TASKS
 from tests.smallest import inputs
 
 ITEMS = 11
@@ -122,6 +123,16 @@ def test_several_tests_are_told_apart_by_name_and_the_first_is_the_main_one(tmp_
     assert [len(row) for row in kept["ragged"]] == (LABELS + 1).tolist()
 
 
+def test_a_split_may_have_rows_alone(tmp_path):
+    module = counting()
+    rows = lambda labels: {"label": labels, "half": labels.bfloat16()}  # noqa: E731
+    module.measure = lambda batch, split: Measured(torch.zeros(()), {}, rows(batch[1]))
+    module.figures = lambda split, means, rows: {"largest": rows["label"].max()} if split != "train" else {}
+    found = trainer(tmp_path).test(module, Loaders(), verbose=False)[0]
+    assert found["test/largest"] == 2 and module.predictions["half"].dtype == np.float32
+    np.testing.assert_array_equal(module.predictions["label"], LABELS)
+
+
 def test_a_figure_that_is_no_number_is_shown(tmp_path):
     module, made = counting(), trainer(tmp_path)
     module.spoiled = True
@@ -171,13 +182,15 @@ def loaders_of(made: Any) -> list[Any]:
     return list(made.values()) if isinstance(made, dict) else [made]
 
 
-@pytest.mark.parametrize("data", ["digits", "photos", "pydocs", "digit_shapes"])
+@pytest.mark.parametrize(
+    "words", [*([f"task={task}"] for task in TASKS), ["data=photos"], ["task=char_lm", "data.split=random"]], ids=str
+)
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_loader_that_deals_its_items_says_so(data, split):
+def test_a_loader_that_deals_its_items_says_so(words, split):
     """`Task` puts rows back in order where the loader's `world` is more than 1, and there alone."""
     made = []
     for rank in range(2):
-        module = instantiate(compose_config([f"data={data}", *(["task=char_lm"] if data == "pydocs" else [])]).data)
+        module = instantiate(compose_config(words).data)
         module.prepare_data()
         module.trainer = type("Two", (), {"global_rank": rank, "world_size": 2})()
         made.append(loaders_of(getattr(module, f"{split}_dataloader")()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import train as command
 from datamodules.errors import UsageError
 from lightning_modules.pixelrnn import PixelRNN
 from reporting.summary import write_summary
-from tests.conftest import QUICK, run_here
+from tests.conftest import QUICK, REPOSITORY, run_here
 from tests.forked import Command, train, train_as_two
 
 SMALL = [*QUICK, "model=pixelcnn", "model.hidden=4", "model.layers=1"]
@@ -122,12 +124,58 @@ def test_a_stage_runs_on_the_first_process_or_on_every(tmp_path):
     assert {"bounds0", "teacher0", "teacher1"} <= names and "bounds1" not in names
 
 
-def test_a_tested_folder_is_no_run_of_stages(tmp_path, quick_run):
+SCRIPT = """
+import sys
+sys.path.insert(0, {repository!r})
+from pathlib import Path
+from lightning_modules.gathering import gathered
+from lightning_modules.pixelrnn import PixelRNN
+
+def stage_teacher(self, run):
+    rank = run.trainer.global_rank
+    Path(run.folder, f"ranks{{rank}}").write_text(str(gathered(rank)))
+
+PixelRNN.stage_teacher = stage_teacher
+train = Path({repository!r}) / "train.py"  # under this script's name: the other process runs it too
+exec(compile(train.read_text(), train, "exec"))
+"""
+
+
+def test_lightnings_own_processes_meet_in_a_stage_of_every_process(tmp_path):
+    """Before `fit` and after it, of a command as a user gives it."""
+    (script := tmp_path / "two.py").write_text(SCRIPT.format(repository=str(REPOSITORY)))
+    words = [*OWN, "stages=[teacher,fit]", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    program = partial(runpy.run_path, str(script), run_name="__main__")
+    done = Command([*words, "hydra.run.dir=run"], tmp_path, program, script).ended()
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"run/ranks{rank}").read_text() for rank in range(2)] == ["[0, 1]"] * 2
+    assert "seconds/fit" in metrics_of(tmp_path / "run")
+    assert OmegaConf.load(tmp_path / "run/config.yaml").provenance.command.count("stages=") == 1
+
+
+@pytest.mark.parametrize("stage", ["test", "report"])
+def test_a_tested_folder_is_no_run_of_stages(stage, tmp_path, quick_run):
     """Training in the folder of a mere test begins as it always did."""
-    run_here(["stages=[test]", f"ckpt_path={quick_run}"], tmp_path / "run")
-    done = train(*SMALL, "stages=[fit]", "hydra.run.dir=run", folder=tmp_path)
+    run_here([f"stages=[{stage}]", f"ckpt_path={quick_run}"], tmp_path / "run")
+    done = train(*SMALL, "stages=[fit,report]", "hydra.run.dir=run", folder=tmp_path)
     assert done.returncode == 0 and "goes on" not in done.stdout, done.stderr
     assert OmegaConf.load(tmp_path / "run/config.yaml").model.hidden == 4
+
+
+def test_stages_do_not_write_over_a_trained_run(tmp_path, quick_run):
+    folder = Path(shutil.copytree(quick_run, tmp_path / "run"))
+    before = (folder / "config.yaml").read_text()
+    with pytest.raises(UsageError, match="holds a run: give another hydra"):
+        run_here([*OWN, "stages=[bounds]"], folder)
+    assert (folder / "config.yaml").read_text() == before
+
+
+def test_a_training_that_goes_on_does_not_repeat_the_stages_before_it(tmp_path):
+    words = [*OWN, "stages=[bounds,fit]", "hydra.run.dir=run", "scheduler=constant"]
+    assert Command(words, tmp_path, with_own_stages).ended().returncode == 0
+    again = ["ckpt_path=run/checkpoints/last.ckpt", *OWN[len(SMALL) :], "stages=[bounds,fit]", "trainer.max_epochs=2"]
+    done = Command(again, tmp_path, with_own_stages).ended()
+    assert done.returncode == 0 and "stage bounds" not in done.stdout and "stage fit" in done.stdout, done.stderr
 
 
 def test_the_words_that_end_a_stage(tmp_path):
