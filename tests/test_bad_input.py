@@ -242,7 +242,7 @@ CHECKPOINTS = [
     (ON + "unknown_data.ckpt", "'unknown_data.ckpt' was trained with data=theirs, which this checkout does not have."),
     (
         ON + "pixelrnn task=classification",
-        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit.",
+        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit, resnet.",
     ),
     (ON + "char_lm task=pixelrnn", "model=char_lstm is no network of task=pixelrnn: choose one of "),
     (ON + "pixelrnn model=row_lstm", "was trained with model=diag_bilstm, and model=row_lstm cannot be put on it"),
