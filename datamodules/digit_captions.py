@@ -154,7 +154,7 @@ class DigitCaptions(ImageDataModule):
             rank=rank,
             world=world,
             even=training,
-            collate=OneSentence(self.seed if training else 0),
+            collate=OneSentence(self.seed if training else None),
         )
 
     def test_dataloader(self) -> dict[str, ArrayLoader]:

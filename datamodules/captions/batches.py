@@ -47,9 +47,12 @@ class CaptionBatch(NamedTuple):
 
 
 class OneSentence:
-    """Makes a `CaptionBatch`: of each item's sentences one, drawn as a function of (seed, epoch, item)."""
+    """Makes a `CaptionBatch`: of each item's sentences one, drawn as a function of (seed, epoch, item).
 
-    def __init__(self, seed: int):
+    Without a seed always the same one: Lightning tells loaders that validate and test the epoch too.
+    """
+
+    def __init__(self, seed: int | None):
         self.seed = seed
 
     def __call__(self, arrays: Arrays, rows: np.ndarray, epoch: int) -> CaptionBatch:
@@ -60,7 +63,8 @@ class OneSentence:
 
     def drawn(self, rows: np.ndarray, sentences: int, epoch: int) -> np.ndarray:
         """Which of its sentences each item gets (B,), whatever the number of items there are."""
-        rng = np.random.default_rng((self.seed, SENTENCE, epoch + 1))  # numpy takes (a, b, 0) for (a, b)
+        # From 1 on: numpy takes (a, b, 0) for (a, b).
+        rng = np.random.default_rng((0, SENTENCE) if self.seed is None else (self.seed, SENTENCE, epoch + 1))
         return rng.integers(0, sentences, rows.max() + 1, np.uint8)[rows]
 
 
