@@ -33,21 +33,32 @@ class EpochOrder:
         )
 
 
-class BatchLoader:
-    """Iterates over batches (images uint8 (B, C, H, W), labels int64 (B,)) of arrays held in memory.
+Arrays = tuple[np.ndarray, ...]
+Augment = Callable[[Arrays, np.random.Generator, np.ndarray, int], Arrays]
+Collate = Callable[[Arrays, np.ndarray, int], Any]
+
+
+def as_pair(arrays: Arrays, rows: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+    """(images, labels int64) of a batch."""
+    images, labels = arrays
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+class ArrayLoader:
+    """Iterates over batches cut from arrays that are indexed alike and held in memory.
 
     Args:
-        images: uint8 (N, C, H, W), an array or a memory map.
-        labels: integers (N,).
-        batch_size: images per batch; the last batch may be smaller.
+        arrays: each (N, …), an array or a memory map.
+        batch_size: items per batch; the last batch may be smaller.
         seed: shuffles with it, anew every epoch; None keeps the given order.
         rank, world: this process's number and how many there are; each takes every world-th item. (A loader whose
             `world` is more than 1 deals its items so, and `Task` puts their rows back in order; one that has none
             gives every process all of them.)
         even: drop the few last items that not every process would get (training needs equal counts).
-        augment: what each batch's images become, given them, a generator that is a function of (seed, epoch, batch
-            number), the images' numbers and the epoch; training only: it needs the seed.
-        weights: draw images with these chances (N,), with replacement; None: each once an epoch.
+        augment: what each batch's arrays become, given them, a generator that is a function of (seed, epoch, batch
+            number), the items' numbers and the epoch; training only: it needs the seed.
+        weights: draw items with these chances (N,), with replacement; None: each once an epoch.
+        collate: the batch, given its arrays, the items' numbers and the epoch.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
     with the batches it has not seen (`running.callbacks.Record` saves and restores it).
@@ -57,19 +68,20 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        arrays: Arrays,
         batch_size: int,
         seed: int | None = None,
         rank: int = 0,
         world: int = 1,
         even: bool = False,
-        augment: Callable[[np.ndarray, np.random.Generator, np.ndarray, int], np.ndarray] | None = None,
+        augment: Augment | None = None,
         weights: np.ndarray | None = None,
+        collate: Collate = as_pair,
     ):
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.rank, self.world, self.even, self.augment = rank, world, even, augment
-        self.sampler = EpochOrder(len(images), seed, weights)
+        self.arrays, self.items, self.batch_size = arrays, len(arrays[0]), batch_size
+        self.rank, self.world, self.even = rank, world, even
+        self.augment, self.collate = augment, collate
+        self.sampler = EpochOrder(self.items, seed, weights)
         self._batches_done = self._start = 0
 
     def _own_indices(self) -> np.ndarray:
@@ -79,19 +91,19 @@ class BatchLoader:
         return order[self.rank :: self.world]
 
     def __len__(self) -> int:
-        items = len(self.images) // self.world if self.even else len(range(self.rank, len(self.images), self.world))
+        items = self.items // self.world if self.even else len(range(self.rank, self.items, self.world))
         return -(-items // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         first, self._start = self._start, 0
         order = self._own_indices()
         for number in range(first, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             self._batches_done = number + 1 if number + 1 < len(self) else 0
-            images = self.images[rows]
+            arrays = tuple(array[rows] for array in self.arrays)
             if self.augment:
-                images = self.augment(images, self._generator(number), rows, self.sampler.epoch)
-            yield torch.from_numpy(images), torch.from_numpy(self.labels[rows].astype(np.int64))
+                arrays = self.augment(arrays, self._generator(number), rows, self.sampler.epoch)
+            yield self.collate(arrays, rows, self.sampler.epoch)
 
     def _generator(self, number: int) -> np.random.Generator:
         # Batches count over all processes, so that no two draw alike, and from 1: numpy takes (seed, epoch, 0) for
@@ -103,3 +115,29 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._batches_done = self._start = state["batches_done"]
+
+
+class BatchLoader(ArrayLoader):
+    """Batches (images uint8 (B, C, H, W), labels int64 (B,)).
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: integers (N,).
+        augment: of the images alone.
+        others: see `ArrayLoader`.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int | None = None,
+        *,
+        augment: Callable[[np.ndarray, np.random.Generator, np.ndarray, int], np.ndarray] | None = None,
+        **others: Any,
+    ):
+        def of_pair(arrays: Arrays, *drawn: Any) -> Arrays:
+            return augment(arrays[0], *drawn), arrays[1]
+
+        super().__init__((images, labels), batch_size, seed, augment=of_pair if augment else None, **others)

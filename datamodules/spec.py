@@ -55,8 +55,84 @@ class TextSpec:
         return f"text over {len(self.tokens):,} {self.unit}s ({shown[:60]!r} …)"
 
 
-Spec = ImageSpec | TextSpec
-KINDS: dict[str, type] = {"images": ImageSpec, "text": TextSpec}
+PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"  # the first words of every vocabulary of captions
+
+
+def start_word(language: str) -> str:
+    """The word that begins every sentence of a language, "en", and so says which it is."""
+    return f"<{language}>"
+
+
+@dataclass(frozen=True)
+class CaptionSpec:
+    """Images as in `ImageSpec`, each with sentences.
+
+    Word i of `vocabulary`, in which all `languages` share one, has code i: first `PAD`, `END` and `UNKNOWN`, then a
+    `start_word` for each language. A sentence has at most `length` tokens, start and end counted. `names` are those of
+    the classes, where images have one.
+    """
+
+    channels: int
+    height: int
+    width: int
+    levels: int
+    vocabulary: tuple[str, ...]
+    languages: tuple[str, ...]
+    length: int
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "languages", "names"):  # Hydra and checkpoints make lists of them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        first = (PAD, END, UNKNOWN, *map(start_word, self.languages))
+        if self.vocabulary[: len(first)] != first:
+            raise ValueError(f"a vocabulary of captions begins with {' '.join(first)}")
+
+    @property
+    def dims(self) -> int:
+        return self.channels * self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """The code of each word."""
+        return {word: code for code, word in enumerate(self.vocabulary)}
+
+    @property
+    def pad(self) -> int:
+        return 0
+
+    @property
+    def end(self) -> int:
+        return 1
+
+    @property
+    def unknown(self) -> int:
+        return 2
+
+    def start(self, language: str) -> int:
+        """The code that begins a sentence.
+
+        Raises:
+            UsageError: the sentences are not in this language.
+        """
+        if language not in self.languages:
+            raise UsageError(f"There is no language '{language}' here: choose {' or '.join(self.languages)}.")
+        return 3 + self.languages.index(language)
+
+    def __str__(self) -> str:
+        return (
+            f"captioned images of {self.channels}×{self.height}×{self.width} with {self.levels} levels, "
+            f"{len(self.vocabulary)} words ({', '.join(self.languages)}), at most {self.length} a sentence, "
+            f"{len(self.names)} classes"
+        )
+
+
+Spec = ImageSpec | TextSpec | CaptionSpec
+KINDS: dict[str, type] = {"images": ImageSpec, "text": TextSpec, "captions": CaptionSpec}
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
@@ -77,8 +153,7 @@ def require_text(spec: Spec, network: str) -> TextSpec:
         UsageError: it describes something else.
     """
     if not isinstance(spec, TextSpec):
-        kind = type(spec).__name__
-        raise UsageError(f"{network} models text, but the data is an {kind}: choose text, e.g. data=pydocs.")
+        raise UsageError(f"{network} models text, but the data is {kind_of(spec)}: choose text, e.g. data=pydocs.")
     return spec
 
 
@@ -89,6 +164,27 @@ def require_images(spec: Spec, network: str) -> ImageSpec:
         UsageError: it describes something else.
     """
     if not isinstance(spec, ImageSpec):
-        kind = type(spec).__name__
-        raise UsageError(f"{network} models images, but the data is a {kind}: choose image data, e.g. data=digits.")
+        raise UsageError(
+            f"{network} models images, but the data is {kind_of(spec)}: choose image data, e.g. data=digits."
+        )
     return spec
+
+
+def require_captions(spec: Spec, network: str) -> CaptionSpec:
+    """`spec` itself when it describes images with sentences.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    if not isinstance(spec, CaptionSpec):
+        raise UsageError(
+            f"{network} models images with captions, but the data is {kind_of(spec)}: choose such data, e.g. "
+            "data=digit_captions."
+        )
+    return spec
+
+
+def kind_of(spec: Spec) -> str:
+    """The spec's class with its article, for a sentence."""
+    kind = type(spec).__name__
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"

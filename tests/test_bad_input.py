@@ -157,6 +157,16 @@ SIZES = [
     ("data.batch_size=0", "data.batch_size is 0, but it must be a whole number of images, 1 or more."),
     ("data.val_items=1437", "data.val_items is 1437, but the training split has 1437 images: choose 1 to 1436."),
     ("data=photos data.size=1000", "data.size is 1000, but it must be a whole number from 1 to 142."),
+    ("data=digit_captions data.side=40", "data.side is 40, but it must be a multiple of 16 from 32 to 1024."),
+    (
+        "data=digit_captions data.objects=[3,3] data.glyph_size=[0.6,0.6]",
+        "Scene 0 of train has no room for 3 digits after 200 attempts: choose a smaller data.glyph_size, fewer ",
+    ),
+    (
+        "data=digit_captions data.side=32 data.train_items=9 data.val_items=9 data.test_items=9 data.unseen_items=9",
+        "models images, but the data is a CaptionSpec: choose image data",
+    ),
+    ("task=classification model=resnet model.depth=50", "model.depth is 50, but it must be 10, 18 or 34."),
     ("task.module.temperature=0", "The temperature is 0"),
     ("task.module.samples=0", "task.module.samples is 0, but it must be from 1 to 1000000."),
     ("task.module.label=3", "task.module.label=3 needs a network trained with model.conditional=true."),
@@ -242,7 +252,7 @@ CHECKPOINTS = [
     (ON + "unknown_data.ckpt", "'unknown_data.ckpt' was trained with data=theirs, which this checkout does not have."),
     (
         ON + "pixelrnn task=classification",
-        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit.",
+        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit, resnet.",
     ),
     (ON + "char_lm task=pixelrnn", "model=char_lstm is no network of task=pixelrnn: choose one of "),
     (ON + "pixelrnn model=row_lstm", "was trained with model=diag_bilstm, and model=row_lstm cannot be put on it"),

@@ -1,7 +1,8 @@
-"""Image classification: two networks, their training, and what is shown of a run."""
+"""Image classification: three networks, their training, and what is shown of a run."""
 
 from lightning_modules.classification.cnn import CNN
 from lightning_modules.classification.module import Classification
+from lightning_modules.classification.resnet import ResNet
 from lightning_modules.classification.vit import ViT
 
-__all__ = ["CNN", "Classification", "ViT"]
+__all__ = ["CNN", "Classification", "ResNet", "ViT"]

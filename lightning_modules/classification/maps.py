@@ -9,11 +9,13 @@ from lightning_modules.classification.network import Shown
 from reporting.report import Section
 
 
-def maps_section(layers: dict[str, np.ndarray], shown: Shown, levels: int) -> Section:
-    """The strongest maps of chosen test images, each layer's (N, width, h, w)."""
+def maps_section(
+    layers: dict[str, np.ndarray], shown: Shown, levels: int, where: str = "After the ReLU of every second convolution"
+) -> Section:
+    """The strongest maps of chosen test images, each layer's (N, width, h, w); `where` says what is shown."""
     save_maps(shown.folder / "figures" / "feature_maps.png", shown.images, shown.captions, layers, levels)
     text = (
-        "After the ReLU of every second convolution, the maps with the strongest mean; each is scaled to its own "
-        "maximum, dark is 0. task.module.shown_images chooses the images."
+        f"{where}, the maps with the strongest mean; each is scaled to its own maximum, dark is 0. "
+        "task.module.shown_images chooses the images."
     )
     return Section("Feature maps", text, "figures/feature_maps.png")

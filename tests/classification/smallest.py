@@ -8,5 +8,9 @@ from tests.smallest import Smallest
 SMALLEST = Smallest(
     spec=ImageSpec(3, 8, 12, 256, classes=5),
     output=lambda spec, batch: (batch, spec.classes),
-    model_words={"cnn": ["model.filters=4", "model.depth=3"], "vit": ["model.width=8", "model.depth=1"]},
+    model_words={
+        "cnn": ["model.filters=4", "model.depth=3"],
+        "vit": ["model.width=8", "model.depth=1"],
+        "resnet": ["model.width=2", "model.depth=10"],
+    },
 )

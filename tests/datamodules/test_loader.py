@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loader import BatchLoader
+from datamodules.loader import ArrayLoader, BatchLoader
 
 ITEMS = 23
 
@@ -78,3 +78,26 @@ def test_processes_share_the_items_equally_in_training():
 def test_processes_share_all_items_in_evaluation():
     shares = [order(loader(rank=rank, world=2)) for rank in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(ITEMS))
+
+
+def test_any_arrays_that_are_indexed_alike():
+    """Augmented together, collated with their numbers and the epoch, in the order that pairs have."""
+
+    def augment(arrays, rng, rows, epoch):
+        assert (arrays[0] == rows).all() and rng.random() < 1
+        return (arrays[0] + 100, *arrays[1:])
+
+    def collate(arrays, rows, epoch):
+        return arrays, rows, epoch
+
+    arrays = (np.arange(ITEMS), np.arange(2 * ITEMS).reshape(ITEMS, 2), np.arange(ITEMS) % 3 == 0)
+    batches = ArrayLoader(arrays, batch_size=5, seed=1, augment=augment, collate=collate)
+    batches.sampler.set_epoch(2)
+    seen = []
+    for (first, second, third), rows, epoch in batches:
+        assert epoch == 2 and (first == rows + 100).all()
+        assert (second == arrays[1][rows]).all() and (third == arrays[2][rows]).all()
+        seen += rows.tolist()
+    pairs = loader(seed=1)
+    pairs.sampler.set_epoch(2)
+    assert seen == order(pairs) and arrays[0].max() == ITEMS - 1

@@ -1,0 +1,187 @@
+"""Scenes of one to three coloured digits on photographs, with English sentences about them; no download."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.cache import cached_arrays
+from datamodules.captions.batches import CaptionSplit, OneSentence, captioned
+from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, held_out
+from datamodules.captions.words import GRAMMARS, grammar_vocabulary, longest_sentence
+from datamodules.errors import UsageError
+from datamodules.image import ImageDataModule
+from datamodules.loader import ArrayLoader
+from datamodules.scenes.pixels import paint
+from datamodules.scenes.records import SPLITS, Scenes, SceneSettings, make_scenes
+from datamodules.spec import CaptionSpec
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what scenes and pixels these settings give; part of the cache's key
+LANGUAGES = ("en",)
+SIDES = 32, 1024  # pixels; between them multiples of 16
+MOST_ITEMS = 100_000
+UPRIGHT = 85  # degrees: turned further, a 6 is a 9
+LARGEST = 0.6  # side of a glyph, a share of the image's
+
+
+class DigitCaptions(ImageDataModule):
+    """`data=digit_captions`: each image with the sentences that are true of it, five in each language.
+
+    Ten of the 60 pairs of colour and digit are never trained on; in every scene of the split `unseen` there is one of
+    them, in the others none. Splits share no glyph and no part of a photograph (`unseen` has those of `test`).
+    `train_dataloader` gives `CaptionBatch`es whose sentence is drawn as a function of (seed, epoch, item); validation
+    and tests always the same one. `test_dataloader` gives two loaders, the second named `unseen`.
+
+    Args:
+        cache: the folder for the painted images, `paths.cache`.
+        side: of the images, pixels: a multiple of 16.
+        objects: least and most digits of a scene, 1 to 3, each number as likely.
+        glyph_size: least and most side of a digit's square, shares of the image's side.
+        max_angle: degrees that digits are turned by at most, both ways.
+        stretch: a digit's height over its width, in multiples of the usual.
+        gap: between digits, in 128ths of the image's side.
+        train_items, val_items, test_items, unseen_items: images of each split. Fewer are the first of more.
+        scene_seed: of the scenes, not of the training order: runs with other seeds share their data.
+        split_seed: of the division of glyphs between splits.
+
+    Raises:
+        UsageError: a choice is impossible, or digits of these sizes find no room.
+    """
+
+    def __init__(
+        self,
+        cache: str,
+        side: int = 64,
+        objects: Sequence[int] = (1, 3),
+        glyph_size: Sequence[float] = (0.16, 0.36),
+        max_angle: float = 30,
+        stretch: float = 1,
+        gap: float = 2,
+        train_items: int = 8000,
+        val_items: int = 500,
+        test_items: int = 1000,
+        unseen_items: int = 500,
+        batch_size: int = 64,
+        eval_batch_size: int = 100,
+        scene_seed: int = 0,
+        split_seed: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size, eval_batch_size, seed)
+        self.items = dict(zip(SPLITS, (train_items, val_items, test_items, unseen_items), strict=True))
+        for name, items in self.items.items():
+            check(f"{name}_items", items, is_whole(items, 1, MOST_ITEMS), f"a whole number from 1 to {MOST_ITEMS}")
+        least, most = SIDES
+        sides = f"a multiple of 16 from {least} to {most}"
+        check("side", side, is_whole(side, least, most) and side % 16 == 0, sides)
+        objects, glyph_size = pair("objects", objects), pair("glyph_size", glyph_size)
+        counts = f"two whole numbers from 1 to {MOST}, least and most"
+        check("objects", objects, all(is_whole(n, 1, MOST) for n in objects) and objects == sorted(objects), counts)
+        sizes = all(map(is_number, glyph_size)) and 0 < glyph_size[0] <= glyph_size[1] <= LARGEST
+        check("glyph_size", glyph_size, sizes, f"two numbers above 0 up to {LARGEST}, least and most")
+        upright = f"a number of degrees from 0 to {UPRIGHT}, beyond which a 6 looks like a 9"
+        check("max_angle", max_angle, is_number(max_angle) and 0 <= max_angle <= UPRIGHT, upright)
+        check("stretch", stretch, is_number(stretch) and stretch >= 1, "a number, 1 or more")
+        check("gap", gap, is_number(gap) and gap >= 0, "a number, 0 or more")
+        for name, value in {"scene_seed": scene_seed, "split_seed": split_seed}.items():
+            check(name, value, is_whole(value, 0, 2**32 - 1), f"a whole number from 0 to {2**32 - 1}")
+        self.cache, self.side = Path(str(cache)).expanduser().absolute(), side
+        self.settings = SceneSettings(
+            tuple(objects), tuple(glyph_size), float(max_angle), float(stretch), float(gap), scene_seed, split_seed
+        )
+        self.scenes: dict[str, Scenes] = {}  # of each split, what its images show
+
+    @property
+    def spec(self) -> CaptionSpec:
+        return CaptionSpec(
+            channels=3,
+            height=self.side,
+            width=self.side,
+            levels=256,
+            vocabulary=grammar_vocabulary(LANGUAGES),
+            languages=LANGUAGES,
+            length=longest_sentence(LANGUAGES),
+            names=tuple(self.class_names) if self.settings.objects[0] == 1 else (),
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of single digits: “a red zero”, … of all 60 pairs; number 10 · colour + digit."""
+        return [GRAMMARS["en"].digit(*pair) for pair in PAIRS]
+
+    @property
+    def held_out(self) -> list[int]:
+        """The numbers of the classes that are never trained on."""
+        return [number for number, pair in enumerate(PAIRS) if held_out(*pair)]
+
+    @property
+    def note(self) -> str:
+        return (
+            "drawn scenes of handwritten digits on two photographs, made for this project; val and test have smaller "
+            "parts of the photographs than train, and so smoother ones"
+        )
+
+    def load_splits(self) -> dict[str, CaptionSplit]:
+        splits = {}
+        for split, items in self.items.items():
+            key = {"version": VERSION, "split": split, "items": items, "side": self.side, **asdict(self.settings)}
+            arrays = cached_arrays(self.cache, "digit_captions", key, lambda name=split: self._make(name))
+            self.scenes[split] = Scenes(*(arrays[name] for name in Scenes._fields))
+            splits[split] = captioned(arrays["images"], self.scenes[split], self.spec)
+        return splits
+
+    def _make(self, split: str) -> dict[str, np.ndarray]:
+        """`images`, and the arrays of `Scenes` by name."""
+        log.info("Drawing %d scenes of %d×%d for %s.", self.items[split], self.side, self.side, split)
+        scenes = make_scenes(self.settings, CaptionLayout(), split, 0, self.items[split])
+        return {"images": paint(scenes, self.side), **scenes._asdict()}
+
+    def _loader(self, split: str) -> ArrayLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        training = split == "train"
+        return ArrayLoader(
+            self.splits[split],
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            seed=self.seed if training else None,
+            rank=rank,
+            world=world,
+            even=training,
+            collate=OneSentence(self.seed if training else None),
+        )
+
+    def test_dataloader(self) -> dict[str, ArrayLoader]:
+        """Of scenes as trained on, and of those with a pair that is not."""
+        return {"": self._loader("test"), "unseen": self._loader("unseen")}
+
+
+def check(key: str, value: Any, possible: bool, name: str) -> None:
+    """Raises UsageError when a setting is impossible."""
+    if not possible:
+        raise UsageError(f"data.{key} is {value!r}, but it must be {name}.")
+
+
+def is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def pair(key: str, values: Any) -> list[Any]:
+    """The two values of a list.
+
+    Raises:
+        UsageError: it is no list of two.
+    """
+    there = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 2
+    check(key, values, there, "a list of two numbers, least and most")
+    return list(values)
