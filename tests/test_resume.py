@@ -21,7 +21,7 @@ MOMENTS = {
     "pixelnet": ["stage:test", "step:8"],
     "classification": ["step:17", "term:8:-+save:2:whole"],
     "char_lm": ["term:31:-+step:2", "step:19"],  # a validation is due after the first's step
-    "char_gru": ["int:36:-", "step:50"],
+    "char_gru": ["int:57:-", "int:36:-+save:1:half"],  # at the plateau's end, and amid the writing of its state
 }
 
 
