@@ -270,14 +270,17 @@ def test_rows_are_trained_gone_on_with_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "Process", Called)
     small = "model=pixelcnn model.hidden=4 model.layers=1 task.module.snapshots=0 trainer.limit_val_batches=1"
     how = f"{small} scheduler=warmup_stable_decay trainer.limit_test_batches=1 stages=[fit,test]"
-    rows = [row("pixelrnn/a", command=f"{how} trainer.max_steps=10"), row("none", command="data=cifar10 paths.data=no")]
+    rows = [
+        row("pixelrnn/a", command=f"{how} trainer.max_steps=10"),
+        row("none", command="task=char_lm data=shakespeare paths.data=no"),
+    ]
     rows += [row("pixelrnn/b", command="trainer.max_steps=20 stages=[fit,test]", after="pixelrnn/a", weights=True)]
     table = gpu.Table(tmp_path / "gpu.md", "")
     gpu.run_rows(rows, 300, 80, "now", table)
     said = {outcome.what: outcome.said for outcome in table.outcomes}
     assert said["pixelrnn/a"].startswith("test/bits_per_dim ") and "10 steps; kept as results/" in said["pixelrnn/a"]
     assert "20 steps; kept as results/pixelrnn/b" in said["pixelrnn/b"], said
-    assert said["none"].startswith("left out: ") and "CIFAR-10 was not found" in said["none"]
+    assert said["none"].startswith("left out: ") and "Tiny Shakespeare was not found" in said["none"]
     kept = OmegaConf.load(tmp_path / "results/pixelrnn/b/config.yaml")
     assert kept.trainer.max_steps == 20 and "hydra.run.dir" not in kept.provenance.command
     run_here(
