@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test soak lint bench dashboard
+.PHONY: demo test soak lint bench gpu dashboard
 
 demo: $(INSTALLED)  ## trains a Diagonal BiLSTM on handwritten digits and writes its report
 	$(BIN)/python train.py task=pixelrnn model=diag_bilstm
@@ -25,6 +25,13 @@ bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanw
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.text
+
+# With a PYTHON given that one is used as it is: a machine with a GPU has its own torch, and perhaps no network.
+GIVEN := $(filter command,$(origin PYTHON))
+MINUTES ?= 12
+
+gpu: $(if $(GIVEN),,$(INSTALLED))  ## all that only a GPU can do, within MINUTES: results/gpu.md
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) -m benchmarks.gpu --minutes $(MINUTES)
 
 dashboard: $(INSTALLED)  ## TensorBoard on every run and sweep: http://localhost:6006
 	$(BIN)/tensorboard --logdir_spec runs:runs,multiruns:multiruns

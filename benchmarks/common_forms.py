@@ -3,16 +3,19 @@
 Both skew the map and loop over all H + W − 1 columns, padding included, a direction at a time, with autograd's backward
 pass. The usual form takes a column by indexing, whose gradient fills a whole map for each column; the careful one takes
 the map apart once. They compute what this project's layers compute (a zero state outside the image), with these
-layers' weights.
+layers' weights: `without_masks` makes plain convolutions of the masked ones, which then cost nothing at a step.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, DiagonalScan, shift_down
+from lightning_modules.pixelrnn.diag_bilstm import DiagonalBiLSTM, DiagonalLayer, DiagonalScan, shift_down
+from lightning_modules.pixelrnn.masked import MaskedConv2d
 from lightning_modules.pixelrnn.recurrence import lstm_step
 from lightning_modules.pixelrnn.row_lstm import RowLayer
 
@@ -60,3 +63,40 @@ def row_layer(layer: RowLayer, x: Tensor, careful: bool = True) -> Tensor:
         h, c = lstm_step(row + F.conv1d(h, weight, padding=pad), c, dim=1)
         hidden.append(h)
     return layer.up(torch.stack(hidden, dim=2))
+
+
+class CommonNetwork(nn.Module):
+    """A Diagonal BiLSTM in the careful common form: plain convolutions, maps in the usual layout, all logits at once.
+
+    Args:
+        network: whose weights are copied, with residual connections and no more.
+    """
+
+    def __init__(self, network: DiagonalBiLSTM):
+        super().__init__()
+        self.spec = network.spec
+        self.first, self.layers, self.head = (
+            without_masks(part) for part in (network.first, network.layers, network.head)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Integers (B, C, H, W) → logits (B, levels, C, H, W)."""
+        x = self.first(images.float() * (2 / (self.spec.levels - 1)) - 1)
+        for layer in self.layers:
+            x = x + diagonal_layer(layer, x)
+        return self.head(x).unflatten(1, (self.spec.channels, self.spec.levels)).transpose(1, 2)
+
+
+def without_masks(module: nn.Module) -> nn.Module:
+    """A copy whose masked convolutions are plain ones of the same weights, zero where the mask is."""
+    if isinstance(module, MaskedConv2d):
+        plain = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, padding=module.padding)
+        plain = plain.to(module.weight.device)
+        with torch.no_grad():
+            plain.weight.copy_(module.masked_weight)
+            plain.bias.copy_(module.bias)
+        return plain
+    copied = deepcopy(module)
+    for name, child in module.named_children():
+        setattr(copied, name, without_masks(child))
+    return copied

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.recurrence [--rounds 5]`; a minute on two CPU cores; the usual form, the slowest, is timed once.
 Ratios are against the careful form in float32, measured in turn in this process. `benchmarks/common_forms.py` has both
-common forms.
+common forms. Products are as in training: on a GPU, TF32 in every form.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common_forms import diagonal_layer, row_layer
-from benchmarks.timing import Run, matrix_rate, ratio, seconds, side_by_side, spread, where
+from benchmarks.common_forms import diagonal_layer, row_layer, without_masks
+from benchmarks.timing import Run, as_in_training, matrix_rate, ratio, seconds, side_by_side, spread, where
 from datamodules.tools import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer
 from lightning_modules.pixelrnn.row_lstm import RowLayer
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=whole_number, default=5)
     parser.add_argument("--device", type=device_here, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    as_in_training()
     rates = {name: matrix_rate(dtype, args.device) for name, dtype in
              [("float32", torch.float32), ("bfloat16", torch.bfloat16)]}  # fmt: skip
     print(f"One layer, {SIDE}×{SIDE}, forward and backward, ms (min … max); {where()}")
@@ -68,7 +69,8 @@ def main() -> None:
     print("| layer | form | ms | careful form takes × as long | floor, ms |\n|---|---|---:|---:|---:|")
     for kind, batch, hidden in SIZES:
         layer = make(kind, hidden).to(args.device)
-        common = partial(diagonal_layer if kind == "Diagonal" else row_layer, layer)
+        plain = without_masks(layer)
+        common = partial(diagonal_layer if kind == "Diagonal" else row_layer, plain)
         own = partial(with_engine, layer)
         shape = (batch, 2 * hidden, SIDE, SIDE)
         x, last = (torch.randn(shape, device=args.device).contiguous(memory_format=form).requires_grad_()
@@ -76,14 +78,14 @@ def main() -> None:
         towards = torch.randn_like(x)
         fast = "triton" if args.device == "cuda" else "fused"
         forms = {
-            "careful, float32": step(layer, common, x, towards, False),
-            "careful, bfloat16": step(layer, common, x, towards, True),
+            "careful, float32": step(plain, common, x, towards, False),
+            "careful, bfloat16": step(plain, common, x, towards, True),
             "reference, float32": step(layer, partial(own, "reference"), x, towards, False),
             f"{fast}, float32": step(layer, partial(own, fast), last, towards, False),
             f"{fast}, bfloat16": step(layer, partial(own, fast), last, towards, True),
         }
         times = side_by_side(forms, args.rounds)
-        usual = seconds(step(layer, partial(common, careful=False), x, towards, False))
+        usual = seconds(step(plain, partial(common, careful=False), x, towards, False))
         name = f"{kind}, B = {batch}, h = {hidden}"
         print(f"| {name} | as usually written, float32 | {usual * 1e3:,.0f} (once) | | |")
         for form in forms:

@@ -1,8 +1,9 @@
 """A whole training step of a Diagonal BiLSTM, time and memory: the careful common form against this project's.
 
-`python -m benchmarks.step [--hidden 64 --layers 3 --batch 8]`; half a minute on two CPU cores. The common form has the
-same weights, its recurrences as in `benchmarks/common_forms.py`, and all logits at once. Memory is what one step adds
-to a process of its own.
+`python -m benchmarks.step [--hidden 64 --layers 3 --batch 8]`; half a minute on two CPU cores. The common form,
+`benchmarks/common_forms.py`, has the same weights, masked once before the first step, and forms all logits at once.
+Products are as in training: on a GPU, TF32 in both forms. Memory is what one step adds, on a CPU to a process of its
+own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.common_forms import diagonal_layer
-from benchmarks.timing import Run, ratio, side_by_side, spread, where
+from benchmarks.common_forms import CommonNetwork
+from benchmarks.timing import Run, as_in_training, ratio, side_by_side, spread, where
 from datamodules.spec import ImageSpec
 from datamodules.tools import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn import DiagonalBiLSTM
@@ -28,23 +29,13 @@ FORMS = [("careful common form", "float32"), ("careful common form", "bfloat16")
          ("this project", "float32"), ("this project", "bfloat16")]  # fmt: skip
 
 
-class CommonLayer(nn.Module):
-    """A layer's weights in the careful common form."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return diagonal_layer(self.layer, x.contiguous())
-
-
 def make_step(form: str, precision: str, args: argparse.Namespace) -> Run:
     """One training step without the optimizer's."""
+    as_in_training()
     network = DiagonalBiLSTM(SPEC, hidden=args.hidden, layers=args.layers).to(args.device)
     nats: Callable[[Tensor], Tensor] = network.nats
     if form == "careful common form":
-        network.layers = nn.ModuleList(CommonLayer(layer) for layer in network.layers)
+        network = CommonNetwork(network)
         nats = lambda images: sub_pixel_nats(network(images), images)  # noqa: E731
     images = torch.randint(0, SPEC.levels, (args.batch, *SPEC.shape), dtype=torch.uint8, device=args.device)
 
@@ -97,7 +88,8 @@ def main() -> None:
     for form, precision in FORMS:
         name = f"{form} {precision}"
         compared = f"{ratio(times, 'careful common form float32', name):.2f}"
-        memory = in_fresh_process(partial(peak_megabytes, form, precision, args))
+        peak = partial(peak_megabytes, form, precision, args)
+        memory = peak() if args.device == "cuda" else in_fresh_process(peak)
         print(f"| {form} | {precision} | {spread(times[name])} | {compared} | {memory:,.0f} |", flush=True)
 
 

@@ -13,6 +13,12 @@ from running.provenance import machine
 Run = Callable[[], object]
 
 
+def as_in_training() -> None:
+    """Float32 products as training has them (`running.run.quieten`), in every form: on a GPU TF32, cuDNN's too."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+
+
 def seconds(run: Run) -> float:
     """Wall clock of one call, the GPU's work included."""
     if torch.cuda.is_available():

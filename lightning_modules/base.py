@@ -131,11 +131,17 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
-        """One step of the schedule after each of training's; under a budget as many as the time spent asks for."""
+        """One step of the schedule after each of training's; under a budget as many as the time spent asks for.
+
+        A plateau's end is passed in a step of its own, so that its state can be kept.
+        """
         if self.spent is None:
             scheduler.step()
             return
-        while scheduler.last_epoch < min(int(self.spent * TICKS), TICKS - 1):
+        aim, end = min(int(self.spent * TICKS), TICKS - 1), getattr(scheduler, "plateau_end", TICKS)
+        if scheduler.last_epoch < end:
+            aim = min(aim, end)
+        while scheduler.last_epoch < aim:
             scheduler.step()
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
@@ -39,3 +42,48 @@ def warmup_linear(optimizer: Optimizer, total_steps: int, warmup: float, first: 
         return 1 + (last - 1) * (step - peak) / (total_steps - peak)
 
     return LambdaLR(optimizer, factor)
+
+
+class WarmupStableDecay(LambdaLR):
+    """Up to each group's own learning rate over the first `warmup` of the steps, level, and down to nothing in a
+    straight line over the last `decay` of them (Hägele et al. 2024, arXiv 2405.18392, whose linear form this is).
+
+    What was trained on the plateau does not depend on where it ends: a state of it goes on under a schedule of more
+    steps, whose warm-up then is the one that was.
+
+    Attributes:
+        warm: steps on the way up.
+        plateau_end: steps after which the decay begins; the state after so many is the plateau's last.
+
+    Raises:
+        ValueError: `warmup` or `decay` is not a share of the steps, or they overlap.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float, decay: float):
+        if not (0 <= warmup < 1 and 0 < decay <= 1 and warmup + decay <= 1):
+            raise ValueError(
+                f"scheduler.warmup is {warmup} and scheduler.decay {decay}, but they must be shares of the steps, the"
+                " latter above 0, that come to 1 at most"
+            )
+        self.total, self.warm, self.plateau_end = total_steps, warmup * total_steps, level_until(total_steps, decay)
+        super().__init__(optimizer, lambda step: self.factor(step))
+
+    def factor(self, step: int) -> float:
+        """Of the learning rate, in the step after so many."""
+        if step < self.warm:
+            return (step + 1) / (self.warm + 1)
+        return min(1.0, (self.total - step) / max(1, self.total - self.plateau_end))
+
+    def rewind(self, step: int) -> None:
+        """Puts its place, which is on the plateau, back to `step`: of a longer span as much has been done."""
+        self.last_epoch, self.warm = step, min(self.warm, step)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Where it is, and the warm-up that it had; its length and the plateau's end stay this schedule's own."""
+        own = {"total": self.total, "plateau_end": self.plateau_end}
+        super().load_state_dict(state_dict | own)
+
+
+def level_until(total_steps: int, decay: float) -> int:
+    """How many of the steps come before the decay."""
+    return math.floor(total_steps * (1 - decay) + 1e-9)  # 0.8 of 10 is 8, whatever the floating point says

@@ -7,9 +7,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from lightning_modules.base import Task
+from lightning_modules.base import TICKS, Task
 from running.callbacks import Record, validate_and_stop
 from running.going_on import end_training
+from running.plateau import stable
 
 
 class Budget(Callback):
@@ -37,6 +38,9 @@ class Budget(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Task) -> None:
         module.spent = self._spent(trainer)
+        for scheduler in stable(trainer):
+            if (place := int(module.spent * TICKS)) < scheduler.last_epoch:  # gone on with more minutes
+                scheduler.rewind(place)
         if module.spent == 1 and trainer.global_step and not trainer.should_stop:
             end_training(trainer)
 

@@ -30,6 +30,7 @@ from running.checkpoints import WholeCheckpoints
 from running.curves import CurvesLogger
 from running.going_on import GoOn, StopGently
 from running.numbers import FiniteSteps
+from running.plateau import Plateau
 from running.refusals import check_network
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
     ]
     if config.patience is not None:
         chosen.append(EarlyStopping(**watched, patience=config.patience, check_on_train_epoch_end=False))
+    chosen.append(Plateau(last.with_name("plateau.ckpt")))
     # Last, so that it also holds what the other callbacks did at this validation.
     chosen.append(ModelCheckpoint(**common, filename="last", monitor=None, save_on_train_epoch_end=False))
     return chosen

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
+from reporting.load import read_checkpoint
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -33,12 +34,16 @@ class WholeCheckpoints(TorchCheckpointIO):
 def moved(checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A checkpoint whose callbacks know the folder it lies in (else Lightning forgets a moved run's best score).
 
-    A best checkpoint that did not come along is forgotten, and its score with it.
+    A best checkpoint that did not come along is forgotten, and its score with it; so is one of a later step, the best
+    of a decay before whose beginning a run goes on.
     """
     found = {}
     for name, state in checkpoint.get("callbacks", {}).items():
         before = state.get("dirpath")
-        if before and Path(elsewhere(state["best_model_path"], before, str(folder))).is_file():
+        best = Path(elsewhere(state["best_model_path"], before, str(folder))) if before else folder
+        if state.get("monitor") and best.is_file() and read_checkpoint(best)["global_step"] > checkpoint["global_step"]:
+            continue
+        if before and best.is_file():
             state = {key: elsewhere(value, before, str(folder)) for key, value in state.items()}
             state["best_k_models"] = {elsewhere(k, before, str(folder)): v for k, v in state["best_k_models"].items()}
         found[name] = state

@@ -33,10 +33,11 @@ def provenance(run_folder: Path) -> dict[str, Any]:
 
 
 def git_commit(run_folder: Path) -> str:
-    """The commit of this project's checkout, `+` appended when files other than the run's own differ from it;
-    `unknown` without one."""
+    """The commit of this project's checkout, `+` appended when files other than the run's own, and kept results, differ
+    from it; `unknown` without one."""
     root, own = REPOSITORY, run_folder.resolve()
-    without_own = ["--", ".", f":(exclude){own}"] if own.is_relative_to(root) else []
+    without_own = ["--", ".", ":(exclude)results", ":(exclude)RESULTS.md"]
+    without_own += [f":(exclude){own}"] if own.is_relative_to(root) else []
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout

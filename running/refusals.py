@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
 from reporting.published import text
+from running.plateau import LENGTHS, check_span, on_plateau
 
 # What a schedule over the whole training depends on.
-SPANNED = ["trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "data.batch_size"]
-SPANNED += ["budget.minutes"]
+SPANNED = [*LENGTHS, "trainer.limit_train_batches", "data.batch_size"]
 # Settings of a network that say how it is computed or trained, not what it computes; dropouts too.
 HOW = ("engine", "channels_last", "gradient_checkpointing", "initialisation")
 
@@ -40,29 +40,44 @@ def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
             raise UsageError(
                 f"trainer.limit_{split}_batches is {share} of {number} batches, less than one: choose more."
             )
-    interval, limit = trainer.val_check_interval, trainer.limit_train_batches
-    epoch = min(batches["train"], limit) if isinstance(limit, int) else int(batches["train"] * limit)
+    interval, epoch = trainer.val_check_interval, epoch_of(trainer, batches)
     if isinstance(interval, int) and interval > epoch:
         raise UsageError(f"trainer.val_check_interval is {interval} batches, but an epoch has {epoch}: choose fewer.")
 
 
-def check_resumable(config: DictConfig, before: DictConfig) -> None:
+def epoch_of(trainer: DictConfig, batches: dict[str, int]) -> int:
+    """How many batches an epoch of training has."""
+    limit = trainer.limit_train_batches
+    return min(batches["train"], limit) if isinstance(limit, int) else int(batches["train"] * limit)
+
+
+def check_resumable(config: DictConfig, checkpoint: dict[str, Any], batches: dict[str, int]) -> None:
     """Raises UsageError when a run that goes on is given another optimizer, schedule or average of the weights
     than it began with.
 
-    The optimizer's state holds its settings, and a schedule but the constant one spans the whole training.
+    The optimizer's state holds its settings, and a schedule but the constant one spans the whole training; only from
+    its plateau a `warmup_stable_decay` goes on over another span, which ends its plateau after what is done.
     """
+    before = OmegaConf.create(checkpoint["config"])
+    budgets = [OmegaConf.select(each, "budget.minutes") for each in (before, config)]
+    free = on_plateau(checkpoint) and (None in budgets) == (budgets == [None, None])
     keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
     keys += ["choices.optimizer", "choices.scheduler", "average"]
     keys += SPANNED if before.choices.scheduler != "constant" else []
     for key in keys:
         old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
-        if old != new:
+        if old != new and not (free and key in LENGTHS):
             name = key.removeprefix("choices.")
+            also = (
+                ", or go on from its checkpoints/plateau.ckpt" if key in LENGTHS and "decay" in config.scheduler else ""
+            )
             raise UsageError(
                 f"A run that began with {name}={old} cannot go on with {name}={new}: its schedule is laid out "
-                "from the start; leave the word out, or train anew."
+                f"from the start; leave the word out, or train anew{also}."
             )
+    spanning = [key for key in LENGTHS if (key == "budget.minutes") == (config.budget.minutes is not None)]
+    if free and any(OmegaConf.select(before, key) != OmegaConf.select(config, key) for key in spanning):
+        check_span(config, checkpoint, epoch_of(config.trainer, batches))
 
 
 def check_processes(checkpoint: dict[str, Any], world: int) -> None:

@@ -39,7 +39,7 @@ def execute(config: DictConfig, folder: Path) -> float:
     module = make_module(config, data.spec, start)
     parameters = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
     introduce(config, folder, data, parameters, why)
-    check_beginning(config, folder, start)
+    check_beginning(config, folder, start, data)
     trainer = make_trainer(config, folder, data.spec, start)
     if start and start.resumes:
         check_processes(start.checkpoint, trainer.world_size)
@@ -100,11 +100,11 @@ def introduce(config: DictConfig, folder: Path, data: Data, parameters: int, why
     )
 
 
-def check_beginning(config: DictConfig, folder: Path, start: Start | None) -> None:
+def check_beginning(config: DictConfig, folder: Path, start: Start | None, data: Data) -> None:
     """Raises UsageError when a run cannot go on as the command says, or a new one would mix with an old one."""
     if start and start.resumes:
         check_holds_all(start.checkpoint, start.path)
-        check_resumable(config, start.config)
+        check_resumable(config, start.checkpoint, batches_of(data.module))
     else:
         check_new_folder(folder, config.ckpt_path)
 

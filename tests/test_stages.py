@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -18,7 +19,7 @@ import train as command
 from datamodules.errors import UsageError
 from lightning_modules.pixelrnn import PixelRNN
 from reporting.summary import write_summary
-from tests.conftest import QUICK, REPOSITORY, run_here
+from tests.conftest import QUICK, REPOSITORY, SMALLEST, TASKS, run_here
 from tests.forked import Command, train, train_as_two
 
 SMALL = [*QUICK, "model=pixelcnn", "model.hidden=4", "model.layers=1"]
@@ -55,6 +56,25 @@ def own_stages(monkeypatch):
 
 def metrics_of(folder: Path) -> dict[str, float]:
     return json.loads((folder / "metrics.json").read_text())
+
+
+OTHERS = {"pixelrnn": ["compress"], "char_lm": ["adapt"]}  # stages that run when asked for
+FEW = {"pixelrnn": ["task.module.compressed=2"], "char_lm": ["task.module.adapt_lr=[0.1]"]}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stages_last_line_says_where_its_file_is(task, tmp_path, caplog):
+    stages = [*TASKS[task].stages, *OTHERS.get(task, [])]
+    words = [f"task={task}", "debug=quick", *SMALLEST[task].words, *FEW.get(task, []), f"stages=[{','.join(stages)}]"]
+    with caplog.at_level(logging.INFO):
+        run_here(words, tmp_path)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith(("lightning_m", "running"))]
+    begins = [lines.index(f"stage {stage}") for stage in stages] + [len(lines)]
+    for number, stage in enumerate(stages):
+        last = lines[begins[number + 1] - 1]
+        if stage not in ("fit", "test"):
+            name, _, path = last.partition(": ")
+            assert name == stage and Path(path).is_relative_to(tmp_path) and Path(path).is_file(), last
 
 
 def test_they_stand_alone_and_are_reported(tmp_path):

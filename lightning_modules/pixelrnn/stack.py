@@ -15,6 +15,7 @@ from datamodules.spec import ImageSpec, Spec, require_images
 from lightning_modules.pixelrnn.masked import MaskedConv2d, colour_groups
 
 LOGITS_AT_ONCE = 2**24  # 64 MB in float32
+ON_A_GPU = 2**27  # of them there, where each piece costs a hundred launches
 
 
 class AutoregressiveNetwork(nn.Module):
@@ -127,14 +128,16 @@ class AutoregressiveNetwork(nn.Module):
 
         The same as `sub_pixel_nats(self(images), images)`, without the products that the head's mask leaves out, and in
         pieces: the logits of a hundred CIFAR-10 images would take more memory than all the rest. Where one piece does
-        not do, each one's logits are formed anew for its backward pass.
+        not do, each one's logits are formed anew for its backward pass; nothing in the head is drawn at random.
         """
         features = self.features(images, labels).permute(0, 2, 3, 1).flatten(0, 2)  # (B·H·W, 2h)
         targets = images.permute(0, 2, 3, 1).flatten(0, 2).long()
-        at_once = max(1, LOGITS_AT_ONCE // (self.spec.channels * self.spec.levels))
+        limit = ON_A_GPU if features.is_cuda else LOGITS_AT_ONCE
+        at_once = max(1, limit // (self.spec.channels * self.spec.levels))
         again = at_once < len(features) and torch.is_grad_enabled()
+        how = {"use_reentrant": False, "preserve_rng_state": False}
         nats = [
-            checkpoint(self._piece_nats, *piece, use_reentrant=False) if again else self._piece_nats(*piece)
+            checkpoint(self._piece_nats, *piece, **how) if again else self._piece_nats(*piece)
             for piece in zip(features.split(at_once), targets.split(at_once), strict=True)
         ]
         return torch.cat(nats).view(len(images), *images.shape[2:], -1).permute(0, 3, 1, 2)

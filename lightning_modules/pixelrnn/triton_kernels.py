@@ -6,8 +6,9 @@ threads exchange hidden states, cell states and their gradients through global m
 what one step writes the next reads, and the one barrier that orders the two ends each step. Therefore no loop around it
 may be pipelined (num_stages=1): that would load the next step's neighbours before they are written.
 
-The products' factors are of the gates' type, everything else is float32. With RESIDENT the weights are loaded once and
-the compiler keeps them in shared memory for the whole scan; else each step streams them from the L2 cache.
+The products' factors are of the gates' type, with PRECISION tf32 rounded to 10 bits of mantissa; everything else is
+float32. With RESIDENT the weights are loaded once and the compiler keeps them in shared memory for the whole scan; else
+each step streams them from the L2 cache.
 
 Memory of one map, channels last, h = HIDDEN, SIDES = 2 neighbours (above, left) or the row convolution's KERNEL:
     gates, saved, grad_gates  (HEIGHT, WIDTH, 4h)     input-to-state term; all of the pre-activations; their gradient
@@ -76,6 +77,7 @@ def forward(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """All steps of one scan: fills `hidden`, and with SAVE what the backward pass needs."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
@@ -136,10 +138,10 @@ def forward(
                     )
                     if not RESIDENT:
                         w_o, w_f, w_i, w_g = weights(weight, k, n, SIDES, HIDDEN)
-                    o = tl.dot(h, w_o, o, input_precision="ieee")
-                    f = tl.dot(h, w_f, f, input_precision="ieee")
-                    i = tl.dot(h, w_i, i, input_precision="ieee")
-                    g = tl.dot(h, w_g, g, input_precision="ieee")
+                    o = tl.dot(h, w_o, o, input_precision=PRECISION)
+                    f = tl.dot(h, w_f, f, input_precision=PRECISION)
+                    i = tl.dot(h, w_i, i, input_precision=PRECISION)
+                    g = tl.dot(h, w_g, g, input_precision=PRECISION)
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
                     # Not activations: these are as many bytes, and in 16 bits keep 1 − σ precise near saturation.
@@ -205,6 +207,7 @@ def backward(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """The same steps, last to first: fills `grad_gates`, from which all other gradients are plain products and sums."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
@@ -258,14 +261,14 @@ def backward(
                 if RESIDENT:
                     for side in tl.static_range(SIDES):
                         dz = met_by(grad_gates, row, column, live, side, k_all, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
-                        product = tl.dot(dz, resident[side], product, input_precision="ieee")
+                        product = tl.dot(dz, resident[side], product, input_precision=PRECISION)
                 else:
                     for block in range(SIDES * BLOCKS):
                         side = block // BLOCKS
                         k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
                         dz = met_by(grad_gates, row, column, live, side, k, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
                         w = side_weights(weight, side, k, n, SIDES, HIDDEN)
-                        product = tl.dot(dz, w, product, input_precision="ieee")
+                        product = tl.dot(dz, w, product, input_precision=PRECISION)
                 dh = dh + product
                 o, f, i = tl.sigmoid(o.to(tl.float32)), tl.sigmoid(f.to(tl.float32)), tl.sigmoid(i.to(tl.float32))
                 g, c = tanh(g.to(tl.float32)), tanh(c)

@@ -1,7 +1,8 @@
 """The recurrences on a GPU: one Triton kernel per layer and pass, one program per image and direction.
 
 The backward kernel forms the gates' gradients alone; those of the weights are one product over all cells, and those of
-the state outside the image sums over the cells that met it. No atomics: the same inputs give the same bits.
+the state outside the image sums over the cells that met it. No atomics: the same inputs give the same bits. In float32
+the products take TF32, as torch's own do, unless `torch.get_float32_matmul_precision()` is highest.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Scan(torch.autograd.Function):
                 PADDED=framed.shape[3],
                 HIDDEN=hidden,
                 SAVE=save,
-                **tiles(True, longest_step(height, width, diagonal), hidden, sides, gates.dtype),
+                **tiles(True, longest_step(height, width, diagonal), hidden, sides, gates.dtype, factors(gates)),
             )
         if save:
             ctx.save_for_backward(framed, saved, cell, low, c_edge)
@@ -169,7 +170,7 @@ class Scan(torch.autograd.Function):
                 HEIGHT=height,
                 WIDTH=width,
                 HIDDEN=hidden,
-                **tiles(False, longest_step(height, width, ctx.diagonal), hidden, sides, saved.dtype),
+                **tiles(False, longest_step(height, width, ctx.diagonal), hidden, sides, saved.dtype, factors(saved)),
             )
         _, for_weight, for_h, for_c, *_ = ctx.needs_input_grad
         weight_type, h_type, c_type = ctx.dtypes
@@ -229,15 +230,24 @@ def longest_step(height: int, width: int, diagonal: bool) -> int:
     return min(height, width) if diagonal else width
 
 
-def tiles(forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype) -> dict[str, Any]:
+def factors(gates: Tensor) -> str:
+    """What a product's factors are taken as: `tf32` where float32 may be rounded for the tensor cores, else `ieee`."""
+    allowed = torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if gates.dtype == torch.float32 and allowed else "ieee"
+
+
+def tiles(
+    forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype, precision: str = "ieee"
+) -> dict[str, Any]:
     """How a kernel cuts its work up: so that (almost) no register spills and 99 KB of shared memory are enough.
 
     A step's products are those of (lines, factors) with (factors, hidden), taken in tiles of BLOCK_M × BLOCK_K with
     BLOCK_K × BLOCK_N; where all weights fit in 64 KB (in 16 bits: a diagonal scan's up to h = 64), they stay on chip.
-    In float32, which the tensor cores do not multiply, they are kept only if few: those products need the registers.
+    In float32, which the tensor cores multiply as TF32 alone, they are kept only if few: products without them need the
+    registers.
     """
-    products, factors = (4, sides * hidden) if forward else (sides, 4 * hidden)
-    m, n, k = min(64, power_of_two(lines)), power_of_two(hidden), power_of_two(factors)
+    products, inner = (4, sides * hidden) if forward else (sides, 4 * hidden)
+    m, n, k = min(64, power_of_two(lines)), power_of_two(hidden), power_of_two(inner)
     narrow = dtype != torch.float32
     resident = products * n * k * dtype.itemsize <= (65536 if narrow else 16384)
     if resident:
@@ -246,7 +256,7 @@ def tiles(forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype
         n = min(n, 64) if m > 32 or n > 128 else n
         k = 32 if forward and max(m, n // 2) > 32 else 64  # the forward kernel's are four tiles at a time
     else:
-        n, k = min(n, 32), 32
+        n, k = min(n, 64 if precision == "tf32" and m <= 32 else 32), 32
     return {
         "RESIDENT": resident,
         "BLOCK_M": m,
@@ -254,6 +264,7 @@ def tiles(forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype
         "BLOCK_K": k,
         "num_warps": 4 if hidden <= 32 and m <= 32 else 8,
         "num_stages": 3 if narrow else 2,
+        "PRECISION": precision,
     }
 
 

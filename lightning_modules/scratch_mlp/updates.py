@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from reporting.report import write_text
 
+log = logging.getLogger(__name__)
 FILE = "updates.json"
 LARGER = (4, 16)  # times the learning rate: whether full-batch descent only wants longer steps
 
@@ -63,7 +65,7 @@ def trace_updates(module: Any, run: Any) -> dict[str, Any]:
         variant = (factor, initialisation) != (1, own)
         traces.append({"name": name, "images": size, "variant": variant, "loss": losses, "accuracy": accuracies})
     found = {"updates": updates, "batches": -(-len(images) // config.data.batch_size), "traces": traces}
-    write_text(run.folder / FILE, json.dumps(found) + "\n")
+    log.info("updates: %s", write_text(run.folder / FILE, json.dumps(found) + "\n"))
     return found
 
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from lightning_modules.pixelrnn import triton_scan
-from tests.conftest import REPOSITORY
+from reporting.folder import REPOSITORY
 from tests.pixelrnn import triton_interpreted as interpreted
 
 LOW, FULL = torch.bfloat16, torch.float32
+TF32 = "tf32"  # float32 whose products may be rounded
 TYPES = {LOW: "*bf16", FULL: "*fp32"}
-COMPILED = list(itertools.product((64, 128, 256), (LOW, FULL), (True, False)))  # h, type, diagonal
+COMPILED = list(itertools.product((64, 128, 256), (LOW, FULL, TF32), (True, False)))  # h, type, diagonal
+QUICK = (64, TF32, True)
 
 
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
@@ -41,6 +43,13 @@ def test_why_not(monkeypatch):
     assert "256 features, and h is 257" in triton_scan.unavailable(torch.device("cpu"), 257)
     monkeypatch.setattr(triton_scan.importlib.util, "find_spec", lambda name: None)
     assert triton_scan.unavailable(torch.device("cpu"), 16) == "Triton is not installed"
+
+
+def test_float32_is_rounded_where_torchs_own_products_are(monkeypatch):
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # as in training
+    assert [triton_scan.factors(torch.zeros(1, dtype=dtype)) for dtype in (FULL, LOW)] == [TF32, "ieee"]
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "highest")
+    assert triton_scan.factors(torch.zeros(1)) == "ieee"
 
 
 def test_a_trial_that_fails_is_a_reason(monkeypatch):
@@ -77,11 +86,12 @@ def compiler(tmp_path, monkeypatch):
     return compile_kernel
 
 
-def compile_pass(compiler, name: str, hidden: int, dtype: torch.dtype, diagonal: bool):
+def compile_pass(compiler, name: str, hidden: int, dtype: torch.dtype | str, diagonal: bool, size: int = 32):
     from lightning_modules.pixelrnn import triton_kernels
 
-    forward, sides, size = name == "forward", 2 if diagonal else 3, 32
-    numbers = triton_scan.tiles(forward, size, hidden, sides, dtype)
+    forward, sides, precision = name == "forward", 2 if diagonal else 3, TF32 if dtype == TF32 else "ieee"
+    dtype = FULL if dtype == TF32 else dtype
+    numbers = triton_scan.tiles(forward, size, hidden, sides, dtype, precision)
     launch = [numbers.pop(key) for key in ("num_warps", "num_stages")]
     numbers |= {"DIAGONAL": diagonal, "SIDES": sides, "HEIGHT": size, "WIDTH": size, "HIDDEN": hidden}
     if forward:
@@ -105,7 +115,9 @@ def spilled_bytes(cubin: bytes, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("hidden", "dtype", "diagonal"),
     [
-        pytest.param(*case, marks=() if case[1] == LOW and case[0] < 256 else pytest.mark.slow, id=str(case))
+        pytest.param(
+            *case, marks=() if (case[0] < 256 and case[1] == LOW) or case == QUICK else pytest.mark.slow, id=str(case)
+        )
         for case in COMPILED
     ],
 )
@@ -113,7 +125,7 @@ def test_compiles_for_an_h100(compiler, name, hidden, dtype, diagonal, tmp_path)
     kernel = compile_pass(compiler, name, hidden, dtype, diagonal)
     assert kernel.metadata.shared <= 101376  # what a block may have on every GPU since 8.6
     assert spilled_bytes(kernel.asm["cubin"], tmp_path) <= 64
-    assert ("mma" in kernel.asm["ptx"]) == (dtype != FULL)  # tensor cores, but never in float32
+    assert ("mma" in kernel.asm["ptx"]) == (dtype != FULL)  # tensor cores, but never in float32 that is not rounded
 
 
 @pytest.mark.parametrize("name", ["forward", "backward"])
@@ -132,10 +144,13 @@ def test_nothing_is_loaded_ahead_of_the_barrier(compiler, name, diagonal, hidden
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("hidden", [16, 64, 128])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(FULL, 1e-4), (LOW, 3e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(FULL, 1e-4), (TF32, 1e-2), (LOW, 3e-2)])
 @pytest.mark.parametrize("scan", ["diagonal", "row"])
-def test_on_a_gpu(scan, dtype, tolerance, hidden):
+def test_on_a_gpu(scan, dtype, tolerance, hidden, monkeypatch):
     device = torch.device("cuda")
+    if dtype == TF32:
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+        dtype = FULL
     if reason := triton_scan.unavailable(device, hidden):
         pytest.skip(reason)
     inputs = getattr(interpreted, f"{scan}_inputs")(2 if scan == "diagonal" else 3, 3, hidden, 32, 32)

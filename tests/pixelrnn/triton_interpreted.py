@@ -109,7 +109,7 @@ def test_row(kernel, size):
 
 def cut_as_for_16_bits(monkeypatch) -> None:
     tiles = triton_scan.tiles
-    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:-1], torch.bfloat16))
+    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:-2], torch.bfloat16))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,14 @@ def test_diagonal_in_the_tiles_of_16_bits(size, monkeypatch):
 )
 def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
     cut_as_for_16_bits(monkeypatch)
+    compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 6, 2, 3), pytest.param((1, 70, 2, 3), marks=SLOW)])
+def test_in_the_tiles_of_tf32(size, monkeypatch):
+    """The interpreter rounds nothing: what is tested is how the work is cut."""
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, *size), 5e-6)
     compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
 
 

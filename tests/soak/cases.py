@@ -33,8 +33,14 @@ CASES = {
     "classification": ["task=classification", *IMAGES, *AUGMENTED, *AVERAGED, "model.filters=4", "model.depth=3"],
     # The state carried from window to window, and forgotten by chance; dropout.
     "char_lm": [*TEXT, "model.layers=2", "task.module.forget=0.3", "trainer.val_check_interval=5"],
-    # Shuffled windows from the zero state; a validation every other epoch.
-    "char_gru": [*TEXT, "model=char_gru", "data.carry=false", "trainer.check_val_every_n_epoch=2"],
+    # Shuffled windows from the zero state; a validation every other epoch; the state at a plateau's end.
+    "char_gru": [
+        *TEXT,
+        "model=char_gru",
+        "data.carry=false",
+        "trainer.check_val_every_n_epoch=2",
+        "scheduler=warmup_stable_decay",
+    ],
 }
 
 

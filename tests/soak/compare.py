@@ -21,7 +21,8 @@ LEFT_OUT = ("loops", "config", "seconds", "current_score")
 def differences(one: Path, other: Path) -> list[str]:
     """The names of what differs between two runs' folders; seconds may."""
     found = []
-    for name in ("best", "last"):
+    kept = {path.stem for folder in (one, other) for path in (folder / "checkpoints").glob("*.ckpt")}
+    for name in sorted(kept):
         left, right = (contents(folder, name) for folder in (one, other))
         found += [f"{name}.ckpt: {place}" for place in unequal(left, right)]
     figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
