@@ -2,23 +2,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .PHONY: demo test soak lint bench dashboard
 
 demo: $(INSTALLED)  ## trains a Diagonal BiLSTM on handwritten digits and writes its report
 	$(BIN)/python train.py task=pixelrnn model=diag_bilstm
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest
+test: $(DEV)  ## two at once, each of one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-soak: $(INSTALLED)  ## runs killed at many moments, many runs, long runs: results/soak.md
+soak: $(DEV)  ## runs killed at many moments, many runs, long runs: results/soak.md
 	$(BIN)/python -m tests.soak
 
-lint: $(INSTALLED)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(INSTALLED)  ## every benchmark, one table each; leave the machine alone meanwhile
+bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.recurrence
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.sampling
@@ -30,5 +31,9 @@ dashboard: $(INSTALLED)  ## TensorBoard on every run and sweep: http://localhost
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV): $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

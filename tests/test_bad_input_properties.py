@@ -64,18 +64,29 @@ def prepared() -> None:
         train.main()
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-@settings(max_examples=20, **SLOW)
-@given(data=st.data())
-def test_any_value_of_any_number_works_or_is_one_sentence(task, data, tmp_path_factory):
+def any_value_works_or_is_one_sentence(task: str, data: st.DataObject, folder: Path) -> None:
     key = data.draw(st.sampled_from(numeric_keys(task)))
     word = f"{key}={data.draw(VALUES)}"
-    folder = tmp_path_factory.mktemp("place")
     found = ended(prepared, [*smallest(task), word], folder)
     assert "Traceback" not in found.stderr, found.stderr
     if found.status:
         assert found.status == 1 and found.stderr.count("\n") == 1, found.stderr
         assert not [path for path in folder.rglob("*") if path.is_file()], "nothing may be left behind"
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@settings(max_examples=8, **SLOW)
+@given(data=st.data())
+def test_any_value_of_any_number_works_or_is_one_sentence(task, data, tmp_path_factory):
+    any_value_works_or_is_one_sentence(task, data, tmp_path_factory.mktemp("place"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", sorted(TASKS))
+@settings(max_examples=100, **SLOW)
+@given(data=st.data())
+def test_many_values_of_any_number_work_or_are_one_sentence(task, data, tmp_path_factory):
+    any_value_works_or_is_one_sentence(task, data, tmp_path_factory.mktemp("place"))
 
 
 # Random bytes, and good files with a part cut out or changed, as data files

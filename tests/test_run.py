@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         *SMALL,
         "model=pixelcnn",
         "hydra.run.dir=run",
-        "trainer.max_epochs=40",
+        "trainer.max_epochs=15",
         "stages=[fit,test]",
         "patience=null",
     ]
@@ -196,7 +196,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "it goes on in the run's own folder"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["steps"] == 40 * 21 and "test/bits_per_dim" in metrics
+    assert metrics["steps"] == 15 * 21 and "test/bits_per_dim" in metrics
     steps = [int(row["step"]) for row in rows_of(folder)]
     assert steps == sorted(set(steps)) and min(steps) < stopped_at < max(steps)
 
@@ -293,6 +293,7 @@ def test_the_checkpoints_data_settings_hold(tmp_path):
     assert (config.data.batch_size, config.data.eval_batch_size) == (32, 50)
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test(tmp_path):
     words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "hydra.run.dir=run", *QUICK, *SMALL]
     done = train("model=pixelcnn", *words, folder=tmp_path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import subprocess
+import re
 import sys
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from PIL import Image
 from datamodules import images as module
 from datamodules.errors import UsageError
 from datamodules.images import Images, divide, read_picture
+from tests.forked import Command
 
-ROOT = Path(__file__).parents[2]
 KINDS = [("RGB", "png"), ("L", "png"), ("P", "gif"), ("RGBA", "png"), ("RGB", "jpg"), ("RGB", "webp"), ("L", "JPEG")]
 KINDS += [("1", "png"), ("LA", "png"), ("RGB", "bmp"), ("I;16", "png"), ("CMYK", "tif"), ("P", "png"), ("L", "TIF")]
 
@@ -72,26 +73,26 @@ def mixed(tmp_path_factory) -> Path:
     return folder
 
 
-PREPARE = """
-import json, logging, re, sys
-from pathlib import Path
-from datamodules.images import Images
-logging.basicConfig(stream=sys.stderr, format="%(message)s")
-def peak():  # MB of this program alone: ru_maxrss counts the one that started it
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-before = peak()
-data = Images(sys.argv[1], sys.argv[2])
-data.prepare_data()
-sizes = {name: len(split.images) for name, split in data.splits.items()}
-print(json.dumps({"peak": peak(), "grown": peak() - before, "sizes": sizes, "note": data.note}))
-"""
+def peak() -> float:
+    """MB that this process alone has had at most: ru_maxrss counts the one that started it."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def prepare() -> None:
+    """Prepares the pictures of its first word; says what they are, and what memory they took."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
+    before = peak()
+    data = Images(sys.argv[1], "cache")
+    data.prepare_data()
+    sizes = {name: len(split.images) for name, split in data.splits.items()}
+    print(json.dumps({"peak": peak(), "grown": peak() - before, "sizes": sizes, "note": data.note}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process its peak memory this way")
 def test_a_mixed_folder_in_bounded_memory(mixed, tmp_path):
     for _ in range(2):  # decoded, then from the cache
-        words = [sys.executable, "-c", PREPARE, mixed, tmp_path]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+        done = Command([str(mixed)], tmp_path, prepare).ended()
+        assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["sizes"] == {"train": 162, "val": 20, "test": 20}
         assert found["peak"] < 1500 and 0 < found["grown"] < 300, "MB; the huge picture alone is 100"
