@@ -69,7 +69,7 @@ def dlr_t(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:
-    """KL(p ‖ p′) = Σ_k p_k (log p_k − log p′_k), p the softmax of `clean`, p′ of `logits`: (N,); gradients through both.
+    """KL(p ‖ p′) = Σ_k p_k (log p_k − log p′_k), p the softmax of `clean`, p′ of `logits`: (N,), both with gradients.
 
     Source: Zhang et al. 2019 (TRADES, arXiv 1901.08573), equation 5.
     """
