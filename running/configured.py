@@ -9,7 +9,7 @@ from datamodules.errors import UsageError
 from reporting.folder import find_checkpoint
 from reporting.load import read_checkpoint
 
-CHOSEN = ("task", "model", "data", "optimizer", "scheduler", "trainer", "experiment", "sweep", "debug")
+CHOSEN = ("task", "model", "data", "optimizer", "scheduler", "trainer", "attack", "experiment", "sweep", "debug")
 FIXED = ("task", "model", "experiment", "sweep", "debug")  # a checkpoint's own, or not at all
 
 
@@ -26,6 +26,9 @@ def final_config(composed: DictConfig, hydra_config: DictConfig) -> DictConfig:
         return composed
     path = find_checkpoint(composed.ckpt_path, to_resume="fit" in composed.stages)
     config = OmegaConf.create(read_checkpoint(path)["config"])
+    for group in CHOSEN:  # a checkpoint older than a group gets today's default of it
+        if group not in config.choices:
+            config.choices[group], config[group] = choices[group], composed.get(group)
     config.paths, config.ckpt_path, config.stages = composed.paths, composed.ckpt_path, composed.stages
     for override in OverridesParser.create().parse_overrides(list(hydra_config.overrides.task)):
         key = override.key_or_group

@@ -27,6 +27,9 @@ NULL_KINDS: dict[str, type] = {
     "task.module.label": int,
     "task.module.top_k": int,
     "task.module.top_p": float,
+    "attack.step": float,
+    "task.module.adversarial.step": float,
+    "task.module.adversarial.steps": int,
 }
 
 

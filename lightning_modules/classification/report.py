@@ -15,6 +15,7 @@ from lightning_modules.classification.analysis import (
 )
 from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
 from lightning_modules.classification.network import Classifier, Shown
+from lightning_modules.classification.robustness.sections import attack_sections
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
@@ -31,7 +32,7 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
     if (run.folder / "predictions.npz").exists():
         predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
-    return [*sections, *network.sections(shown_of(run, shown_images))]
+    return [*sections, *attack_sections(network, run), *network.sections(shown_of(run, shown_images))]
 
 
 def shown_of(run: Any, numbers: list[int]) -> Shown:

@@ -1,0 +1,94 @@
+"""Is the attack any good? What must hold of one that can be believed, each with its figures and a verdict.
+
+Sources: Carlini et al. 2019, "On Evaluating Adversarial Robustness" (arXiv 1902.06705); Athalye et al. 2018,
+"Obfuscated Gradients Give a False Sense of Security" (arXiv 1802.00420).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from lightning_modules.classification.robustness.stage import names_of
+
+ENOUGH = 1000  # images, for a difference of a per cent to be seen
+SMALL = 0.01
+GRADIENTS = ("pgd", "apgd_ce", "apgd_t")
+
+
+class Check(NamedTuple):
+    """What should hold, what was found, and the verdict in words."""
+
+    what: str
+    found: str
+    verdict: str
+
+
+def checks(arrays: Mapping[str, np.ndarray], curve: Sequence[float]) -> list[Check]:
+    """Every check that these figures allow."""
+    right = {name: arrays[f"logits_{name}"].argmax(1) == arrays["label"] for name in names_of(arrays)}
+    right["clean"] = arrays["logits"].argmax(1) == arrays["label"]
+    found = [at_the_whole_range(arrays), *falls(arrays, curve)]
+    iterative = next((name for name in GRADIENTS if name in right), None)
+    if iterative and "fgsm" in right:
+        found.append(at_least_as_strong(right, iterative, "fgsm", "Many steps break at least what one step does"))
+    if iterative and "noise" in right:
+        found.append(at_least_as_strong(right, iterative, "noise", "The gradient breaks at least what chance does"))
+    if "square" in right and iterative:
+        found.append(square_adds_little(right))
+    return [*found, gradients_exist(arrays)]
+
+
+def at_the_whole_range(arrays: Mapping[str, np.ndarray]) -> Check:
+    """With ε = 1 every image can become every other: accuracy must be 0, or the gradient is masked."""
+    share = float(arrays["right_at_one"].mean())
+    verdict = "holds" if share == 0 else "**does not hold: the gradient is masked, or the steps are too few**"
+    return Check("With ε = 1 nothing withstands", f"{share:.1%} right", verdict)
+
+
+def falls(arrays: Mapping[str, np.ndarray], curve: Sequence[float]) -> list[Check]:
+    """Accuracy must fall, weakly, with ε."""
+    if len(curve) < 2:
+        return []
+    shares = [float(arrays[f"right_at_{multiple:g}"].mean()) for multiple in sorted(curve)]
+    rises = max(later - before for before, later in pairwise(shares))
+    said = " → ".join(f"{share:.1%}" for share in shares)
+    return [Check("Accuracy falls with ε", said, "holds" if rises <= SMALL else f"**rises by {rises:.1%}**")]
+
+
+def at_least_as_strong(right: Mapping[str, np.ndarray], strong: str, weak: str, what: str) -> Check:
+    """Paired, item by item: how many the weak attack breaks and the strong one does not."""
+    missed = (~right[weak] & right[strong] & right["clean"]).mean()
+    gained = (right[weak] & ~right[strong] & right["clean"]).mean()
+    said = f"{strong} alone breaks {gained:.1%}, {weak} alone {missed:.1%}"
+    verdict = "holds" if missed <= SMALL + gained else "**does not hold: the steps go astray**"
+    return Check(what, said, verdict + few(right))
+
+
+def square_adds_little(right: Mapping[str, np.ndarray]) -> Check:
+    """Queries alone, tried on what gradients left standing, should break next to nothing."""
+    before = np.logical_and.reduce([right[name] for name in right if name != "square"])
+    share = float((before & ~right["square"]).mean())
+    verdict = "holds" if share <= SMALL else "**does not hold: the gradient hides something**"
+    return Check("Queries alone add little", f"Square alone breaks {share:.1%}", verdict + few(right))
+
+
+def gradients_exist(arrays: Mapping[str, np.ndarray]) -> Check:
+    """An image without a gradient cannot be attacked by one."""
+    share = float(arrays["zero_gradient"].mean())
+    verdict = "holds" if share <= SMALL else "**does not hold: attack it with loss=margin or dlr, or by queries**"
+    return Check("Every image has a gradient", f"{share:.1%} have none", verdict)
+
+
+def few(right: Mapping[str, np.ndarray]) -> str:
+    count = len(right["clean"])
+    return "" if count >= ENOUGH else f" (too few to tell: {count} images)"
+
+
+def sanity_table(found: Sequence[Check]) -> str:
+    """Markdown."""
+    lines = ["| what must hold | found | verdict |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {check.what} | {check.found} | {check.verdict} |" for check in found)])

@@ -1,0 +1,200 @@
+"""The stage `attack`: test images attacked batch by batch, whole batches kept, then judged together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.errors import UsageError
+from lightning_modules import attacks
+from lightning_modules.attacks.crafting import Forward
+from lightning_modules.classification.network import Classifier
+from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Attack, Settings, attack_named
+from reporting.folder import CONF, read_json
+from reporting.predictions import read_predictions, write_predictions
+from reporting.report import write_text
+
+log = logging.getLogger(__name__)
+SHOWN = 64  # images whose adversarial forms are kept
+EVERY = 30  # seconds between two log lines
+PARTS = "attack_parts"  # folder of the batches that are done
+Arrays = dict[str, np.ndarray]
+
+
+def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
+    """Attacks the first test images; leaves `attack.npz` and the figures `attack/…` in `run.metrics`.
+
+    Interrupted, it goes on from the whole batches in the run's folder, where the settings are the same.
+
+    Raises:
+        UsageError: a setting is impossible, or more images were asked for than there are.
+    """
+    settings = Settings.of(run.config.attack)
+    images, labels = run.datamodule.splits["test"]
+    count = number_of_images(settings.items, len(images), str(run.config.choices.attack))
+    forward = attacks.forward_of(network.eval(), network.spec.levels)
+    parts = begun(run.folder / PARTS, settings, str(run.checkpoint_path))
+    started = said = time.perf_counter()
+    first = len(parts)
+    starts = list(range(0, count, settings.batch_size))
+    for number, start in enumerate(starts):
+        if number in parts:
+            continue
+        rows = slice(start, min(start + settings.batch_size, count))
+        batch = torch.from_numpy(np.array(images[rows])).to(device).float() / (network.spec.levels - 1)
+        classes = torch.from_numpy(np.array(labels[rows])).long().to(device)
+        parts[number] = attacked(forward, batch, classes, list(range(start, rows.stop)), settings, network.spec.levels)
+        write_predictions(run.folder / PARTS, parts[number], f"{number:05d}.npz")
+        now = time.perf_counter()
+        if now - said > EVERY or number + 1 == len(starts):
+            said, speed = now, (number + 1 - first) * settings.batch_size / (now - started)
+            log.info("attack: %d of %d images, %.1f a second", rows.stop, count, min(speed, count / (now - started)))
+    joined = {name: np.concatenate([parts[number][name] for number in sorted(parts)]) for name in parts[0]}
+    write_predictions(run.folder, joined, "attack.npz")
+    write_text(run.folder / "attack.json", json.dumps(settings.plain, indent=1) + "\n")
+    for path in sorted((run.folder / PARTS).iterdir()):
+        path.unlink()
+    (run.folder / PARTS).rmdir()
+    run.metrics |= attack_figures(joined)
+    told = {name: value for name, value in run.metrics.items() if name.startswith("attack/") and "accuracy" in name}
+    log.info("attack: %s", "  ".join(f"{name} {value:.4f}" for name, value in told.items() if name.count("/") == 2))
+    log.info("attack: %s", run.folder / "attack.npz")
+
+
+def number_of_images(asked: int, there: int, choice: str) -> int:
+    """A limit that is the choice's own is an upper one; a larger number than there are, typed, is a mistake."""
+    own = CONF / "attack" / f"{choice}.yaml"
+    usual = f"items: {asked} " in own.read_text(encoding="utf-8") if own.is_file() else False
+    if asked > there and not usual:
+        raise UsageError(f"attack.items is {asked}, but the test split has {there} images: choose {there} or fewer.")
+    return min(asked, there)
+
+
+def begun(folder: Path, settings: Settings, checkpoint: str) -> dict[int, Arrays]:
+    """The batches that an earlier start with the same settings finished; those of another are taken away."""
+    stamp = settings.plain | {"checkpoint": checkpoint}
+    if read_json(folder / "settings.json") != stamp:
+        for path in sorted(folder.glob("*")):
+            path.unlink()
+        write_text(folder / "settings.json", json.dumps(stamp) + "\n")
+    files = [path for path in sorted(folder.glob("*.npz")) if not path.name.startswith(".")]
+    found = {int(path.stem): read_predictions(folder, path.name) for path in files}
+    if found:
+        log.info("attack: goes on after %d whole batches", len(found))
+    return found
+
+
+def attacked(
+    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, levels: int
+) -> Arrays:
+    """One batch under every attack: labels, clean logits, and of each attack success, distances, loss and pictures."""
+    clean = attacks.judged(forward, images)
+    rows: Arrays = {"item": np.array(items), "label": array(labels), "logits": array(clean)}
+    right = clean.argmax(1) == labels
+    rows["zero_gradient"] = array(zero_gradients(forward, images, labels))
+    for name, moved in adversaries(forward, images, labels, items, settings, right):
+        logits = attacks.judged(forward, moved)
+        rows |= {f"logits_{name}": array(logits), **distances(moved - images, name)}
+        if name == "cw":
+            rows["tried_cw"] = np.array(items) < settings.cw_items
+        rounded = (moved * (levels - 1)).round() / (levels - 1)
+        rows[f"rounded_{name}"] = array(attacks.judged(forward, rounded).argmax(1) == labels)
+        rows[f"rounded_linf_{name}"] = array((rounded - images).flatten(1).abs().amax(1))
+        shown = np.full((len(items), *images.shape[1:]), 0, np.uint8)
+        kept = np.array(items) < SHOWN
+        shown[kept] = array((rounded * (levels - 1)).round().byte())[kept]
+        rows[f"images_{name}"] = shown
+    for multiple in settings.curve:
+        rows[f"right_at_{multiple:g}"] = array(right_at(forward, images, labels, items, settings, multiple))
+    rows["right_at_one"] = array(right_at(forward, images, labels, items, settings, 1 / max(settings.eps, 1e-9)))
+    return rows
+
+
+def adversaries(
+    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, right: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Each attack's images; of those that follow one another each on the images still standing."""
+    classes, standing = attacks.judged(forward, images[:1]).shape[1], right.clone()
+    for name in settings.attacks:
+        attack = attack_named(name, settings, classes)
+        moved = images.clone()
+        chosen = standing if name in ONE_AFTER_ANOTHER else torch.ones_like(standing)
+        if name == "cw":
+            chosen = torch.tensor([item < settings.cw_items for item in items], device=images.device)
+        if chosen.any():
+            numbers = torch.tensor(items)[chosen.cpu()].tolist()
+            moved[chosen] = attack(forward, images[chosen], labels[chosen], numbers)
+        if name in ONE_AFTER_ANOTHER:
+            standing = standing & (attacks.judged(forward, moved).argmax(1) == labels)
+        yield name, moved
+
+
+def right_at(
+    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, multiple: float
+) -> Tensor:
+    """Which images (N,) withstand PGD with ε times `multiple`, at most all of the range."""
+    most = settings.eps * multiple if settings.norm == "L2" else min(1.0, settings.eps * multiple)
+    from_ = settings.plain | {"eps": most, "step": None, "restarts": 1, "targeted": False}
+    attack: Attack = attack_named("pgd", Settings(**from_), 0)
+    return ~attacks.succeeded(forward, attack(forward, images, labels, items), labels)
+
+
+@torch.no_grad()
+def zero_gradients(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images have no gradient at all (N,): those an attack by gradients cannot begin with."""
+    with attacks.exact():
+        leaf = images.detach().clone().requires_grad_()
+        (found,) = torch.autograd.grad(attacks.cross_entropy(forward(leaf), labels).sum(), leaf)
+    return found.flatten(1).abs().amax(1) == 0
+
+
+def distances(moved: Tensor, name: str) -> Arrays:
+    flat = moved.flatten(1)
+    return {f"linf_{name}": array(flat.abs().amax(1)), f"l2_{name}": array(flat.norm(dim=1))}
+
+
+def array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def names_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The attacks that a file holds, in their order."""
+    return [name.removeprefix("logits_") for name in arrays if name.startswith("logits_")]
+
+
+def tried(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The items that an attack was given (N,)."""
+    return arrays.get(f"tried_{name}", np.ones(len(arrays["label"]), bool))
+
+
+def attack_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`attack/clean/accuracy`, of each attack and of the worst case over them, with Wilson's 95 % intervals.
+
+    An image that is wrong when clean counts as wrong. Carlini and Wagner's attack keeps to no ball: its figures are
+    its success and the median of its distances, and it is not in the worst case.
+    """
+    label = arrays["label"]
+    right = {"clean": arrays["logits"].argmax(1) == label}
+    for name in names_of(arrays):
+        if name != "cw":
+            right[name] = right["clean"] & (arrays[f"logits_{name}"].argmax(1) == label)
+    right["worst"] = np.logical_and.reduce(list(right.values()))
+    found = {"attack/images": len(label)}
+    for name, kept in right.items():
+        low, high = attacks.wilson(int(kept.sum()), len(kept))
+        found |= {f"attack/{name}/accuracy": float(kept.mean()), f"attack/{name}/accuracy/low": low}
+        found |= {f"attack/{name}/accuracy/high": high}
+    if "logits_cw" in arrays:
+        mine = tried(arrays, "cw") & right["clean"]
+        broken = mine & (arrays["logits_cw"].argmax(1) != label)
+        found["attack/cw/success"] = float(broken.sum() / max(1, mine.sum()))
+        found["attack/cw/distance"] = float(np.median(arrays["l2_cw"][broken])) if broken.any() else float("nan")
+    return found
