@@ -238,7 +238,8 @@ def defended(forward: Forward, defence: Preprocessing, backward: str = "identity
 def adaptive(forward: Forward, defence: Preprocessing, draws: int = 16) -> dict[str, Forward]:
     """What an attack that knows the defence goes through, by name: an item broken through any of them is broken.
 
-    The identity always, the true gradient where there is one; of random defences the mean over `draws`.
+    The identity always, the true gradient where there is one; of random defences the mean over `draws`. Attack random
+    ones with `keep="last"`: a first success lies on the boundary of the mean, where half of the fresh draws are right.
     """
     ways = ("identity", "true") if defence.differentiable else ("identity",)
     found = {way: defended(forward, defence, way) for way in ways}

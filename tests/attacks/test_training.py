@@ -62,6 +62,8 @@ def test_trades_without_a_start_is_refused(digits):
 def test_other_methods_and_steps_are_refused(digits):
     with pytest.raises(UsageError, match="pgd, fgsm_rs, trades or null"):
         adversarial("madry", digits.network, digits.images, digits.labels, eps=0.1)
+    with pytest.raises(UsageError, match="steps is 0"):
+        adversarial("pgd", digits.network, digits.images, digits.labels, eps=0.1, steps=0)
     with pytest.raises(UsageError, match="choose pgd"):
         adversarial("fgsm_rs", digits.network, digits.images, digits.labels, eps=0.1, steps=2)
 
