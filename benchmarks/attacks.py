@@ -122,9 +122,8 @@ def main() -> None:
         "trained on FGSM-RS": trained(data, *splits["train"], args, "fgsm_rs"),
     }
     print(f"Milliseconds for {len(images)} digits; {where()}\n")
-    print(
-        f"PGD-20, ε = {EPS}\n\n| network | robust: ours · foolbox · ART | ours | foolbox | ART | faster of them / ours |"
-    )
+    print(f"PGD-20, ε = {EPS}\n")
+    print("| network | robust: ours · foolbox · ART | ours | foolbox | ART | faster of them / ours |")
     print("|---|---|---:|---:|---:|---:|")
     for name, network in networks.items():
         print(single(name, network, images, labels), flush=True)
