@@ -25,6 +25,7 @@ bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanw
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.text
+	$(BIN)/python -m benchmarks.attacks
 
 dashboard: $(INSTALLED)  ## TensorBoard on every run and sweep: http://localhost:6006
 	$(BIN)/tensorboard --logdir_spec runs:runs,multiruns:multiruns
