@@ -24,8 +24,8 @@ def parse_eps(value: str | float, norm: str = "Linf", name: str = "eps") -> floa
         UsageError: it is no number, below 0, or in L∞ above 1.
     """
     try:
-        above, _, below = str(value).partition("/")
-        number = float(above) / (float(below) if below else 1.0)
+        above, slash, below = str(value).partition("/")
+        number = float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{name} is {value!r}, but it must be a number such as 0.031 or 8/255.") from None
     if not 0 <= number < math.inf or (norm == "Linf" and number > 1):

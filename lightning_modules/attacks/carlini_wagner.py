@@ -76,9 +76,25 @@ def cw(
         found = ways < torch.inf
         upper, lower = torch.where(found, c, upper), torch.where(found, lower, c)
         c = torch.where(upper < torch.inf, (lower + upper) / 2, 10 * c)
-    won = misnamed(predicted(forward, best), y, aims, confidence)  # by a pass over all items, as the evaluation's
-    best = torch.where(per_item(won, best), best, x)
-    return finished(best, images, math.inf, "L2")
+    return finished(confirmed(forward, best, x, y, aims, confidence), images, math.inf, "L2")
+
+
+def confirmed(
+    forward: Forward, found: Tensor, images: Tensor, labels: Tensor, targets: Tensor | None, confidence: float
+) -> Tensor:
+    """What still succeeds in a pass over all items, which is the evaluation's; the originals of the others.
+
+    The nearest image lies on the boundary, and another batch's last bits may put it back over: it is then moved away
+    from the original by a part in 100,000, 10,000 or 1,000 of its distance.
+    """
+    difference = found - images
+    won = misnamed(predicted(forward, found), labels, targets, confidence)
+    for further in (1e-5, 1e-4, 1e-3):
+        if won.all():
+            break
+        found = torch.where(per_item(won, found), found, (images + (1 + further) * difference).clamp(0, 1))
+        won = misnamed(predicted(forward, found), labels, targets, confidence)
+    return torch.where(per_item(won, found), found, images)
 
 
 def misnamed(logits: Tensor, labels: Tensor, targets: Tensor | None, confidence: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
+from lightning_modules.attacks.amounts import require_at_least
 from lightning_modules.attacks.balls import projected
 from lightning_modules.attacks.crafting import Forward, copied
 from lightning_modules.attacks.gradient import ascend
@@ -43,8 +44,10 @@ def adversarial(
         steps, step: None: the method's own.
 
     Raises:
-        UsageError: another method; `fgsm_rs` with other than one step.
+        UsageError: another method; no step; `fgsm_rs` with other than one.
     """
+    if steps is not None:
+        require_at_least(1, **{"adversarial.steps": steps})
     if method == "pgd":
         return inner_pgd(forward, images, labels, eps=eps, steps=steps or 7, step=step, generator=generator)
     if method == "trades":
