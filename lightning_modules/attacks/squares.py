@@ -6,7 +6,7 @@ Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import torch
@@ -90,7 +90,7 @@ def square(
 
 def side(done: float, share: float, height: int, width: int) -> int:
     """Side of the squares when this part of the queries is done: of `share`, halved so often, of the pixels."""
-    part = share / 2 ** bisect_right(HALVED_AT, done)
+    part = share / 2 ** bisect_left(HALVED_AT, done)
     return min(max(round((part * height * width) ** 0.5), 1), height, width)
 
 

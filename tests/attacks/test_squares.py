@@ -11,7 +11,7 @@ from lightning_modules.attacks.squares import side, with_squares
 
 
 def test_squares_shrink_as_in_the_authors_code():
-    sizes = [side(number / 10_000, 0.8, 32, 32) for number in (0, 9, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)]
+    sizes = [side(number / 10_000, 0.8, 32, 32) for number in (0, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)]
     assert sizes == [round((0.8 / 2**halved * 1024) ** 0.5) for halved in (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)]
     assert side(0, 1.0, 8, 5) == 5 and side(0.9, 0.8, 8, 8) == 1
 
