@@ -35,6 +35,7 @@ LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
 page_of_each = pytest.mark.parametrize("page", PAGES, ids=lambda name: name or "README")
+page_of_each_task = pytest.mark.parametrize("page", ["", *TASKS], ids=lambda name: name or "README")
 
 
 def text_of(page: str) -> str:
@@ -263,7 +264,7 @@ def test_every_option_that_a_page_names_is_one(page):
 # Commands are composed, and run where they can be
 
 
-@page_of_each
+@page_of_each_task
 def test_every_command_composes(page, stand_in):
     assert commands(page), "a page without a command"
     for words in [*commands(page), *fragments(page)]:
@@ -350,7 +351,7 @@ def is_kept(job: Job) -> bool:
     return path is not None and Path(path).is_relative_to(REPOSITORY / "results")
 
 
-@page_of_each
+@page_of_each_task
 def test_every_command_on_embedded_data_runs(page, stand_in, tmp_path):
     """Each kind of run once; a checkpoint that is asked for is that of the task's last run before."""
     for job in (job for words in commands(page) for job in jobs(page, words, stand_in)):
