@@ -56,7 +56,10 @@ NAMES = [
     ("model=diag_lstm", "There is no model=diag_lstm (did you mean 'diag_bilstm'?): choose one of "),
     ("task=pixelrn", "There is no task=pixelrn (did you mean 'pixelrnn'?)"),
     ("optimizer=adan", "There is no optimizer=adan (did you mean 'adam'?)"),
-    ("scheduler=cosine", "There is no scheduler=cosine: choose one of constant, one_cycle, warmup_linear."),
+    (
+        "scheduler=cosine",
+        "There is no scheduler=cosine: choose one of constant, one_cycle, warmup_linear, warmup_stable_decay.",
+    ),
     ("data=cifar", "There is no data=cifar (did you mean 'cifar10'?)"),
     ("experiment=record", "There is no experiment=record"),
     ("debug=fast", "There is no debug=fast: choose one of quick."),
