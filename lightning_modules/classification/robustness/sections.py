@@ -33,7 +33,8 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
     how = run.config.task.module.get("adversarial", {})
     trained = f"against {how.method} with ε = {how.eps}" if how.get("method") else "in the ordinary way"
     said = f"{len(arrays['label']):,} test images, {settings.size}; the network was trained {trained}. {HOW}"
-    sections = [Section("Under attack", f"{said}\n\n{accuracy_table(arrays, settings)}")]
+    table = "\n".join([accuracy_table(arrays, settings), *published_rows(run)])
+    sections = [Section("Under attack", f"{said}\n\n{table}")]
     sections.append(Section("Can the attack be believed?", sanity_table(checks(arrays, settings.curve))))
     if (strongest := strongest_of(arrays)) is not None:
         picture, text = figures / "adversarial.png", "What the network takes them for, before and after; rounded to "
@@ -89,6 +90,17 @@ def accuracy_table(arrays: dict[str, np.ndarray], settings: Settings) -> str:
         lines.append(f"| {settings.described(name)} | {share(name)} | {rounded} | {far:.4f} | {l2:.3f} |")
     lines.append(f"| **worst case of each image** | **{share('worst')}** | | | |")
     return "\n".join(lines)
+
+
+def published_rows(run: Any) -> list[str]:
+    """Others' figures under attack on the same data, as lines of the table."""
+    entries = [entry for entry in run.config.published if str(entry.get("metric", "")).startswith("attack/")]
+    return [
+        f"| {entry.name}, {name}: {entry.source} | {value:.1%} | | | |"
+        for entry in entries
+        if entry.data == run.config.choices.data
+        for name, value in entry.figures.items()
+    ]
 
 
 def show_adversaries(
