@@ -152,6 +152,17 @@ def test_it_makes_a_network_withstand_what_an_ordinary_one_does_not(tmp_path):
     assert found["fgsm_rs"] > found["null"] + 0.2, found
 
 
+def test_strong_attacks_follow_one_another(run, tmp_path):
+    words = ["stages=[attack,report]", f"ckpt_path={run}", "attack=strong", "attack.items=24", "attack.batch_size=24"]
+    on_checkpoint([*words, "attack.steps=4", "attack.restarts=1", "attack.queries=20", "attack.eps=0.05"], tmp_path)
+    metrics, arrays = metrics_of(tmp_path), read_predictions(tmp_path, "attack.npz")
+    shares = [metrics[f"attack/{name}/accuracy"] for name in ("clean", "apgd_ce", "apgd_t", "square", "worst")]
+    assert shares == sorted(shares, reverse=True) and shares[-1] == shares[-2]
+    assert arrays["tried_square"].sum() == round(24 * shares[2]), "each is tried on what still stands"
+    page = (tmp_path / "report.md").read_text()
+    assert f"20, on the {arrays['tried_square'].sum()} still standing |" in page and "Queries alone add little" in page
+
+
 def test_two_processes_attack_as_one_does(run, tmp_path):
     words = ["stages=[attack]", f"ckpt_path={run}", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     for done in train_as_two(*words, "hydra.run.dir=two", folder=tmp_path):

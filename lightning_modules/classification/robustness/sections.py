@@ -12,7 +12,7 @@ from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.robustness.pictures import save_adversaries, save_curve, save_distances
 from lightning_modules.classification.robustness.sanity import checks, sanity_table
 from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of, tried
-from lightning_modules.classification.robustness.suite import Settings
+from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings
 from reporting.folder import read_json
 from reporting.predictions import read_predictions
 from reporting.report import Section
@@ -79,7 +79,8 @@ def accuracy_table(arrays: dict[str, np.ndarray], settings: Settings) -> str:
     lines = ["| attack | accuracy | rounded to levels | L∞, largest | L2, median |", "|---|---:|---:|---:|---:|"]
     lines.append(f"| none | {share('clean')} | {right.mean():.1%} | | |")
     for name in names_of(arrays):
-        far, l2 = arrays[f"linf_{name}"].max(), np.median(arrays[f"l2_{name}"][tried(arrays, name)])
+        mine = tried(arrays, name)
+        far, l2 = arrays[f"linf_{name}"].max(), np.median(arrays[f"l2_{name}"][mine]) if mine.any() else 0.0
         if name == "cw":
             said = f"{found['attack/cw/success']:.1%} broken"
             lines.append(f"| {settings.described(name)}, on {tried(arrays, name).sum()} | {said} | | {far:.4f} |"
@@ -87,7 +88,8 @@ def accuracy_table(arrays: dict[str, np.ndarray], settings: Settings) -> str:
             continue
         outside = settings.norm == "Linf" and arrays[f"rounded_linf_{name}"].max() > settings.eps + 1e-6
         rounded = "leaves the ball" if outside else f"{(right & arrays[f'rounded_{name}']).mean():.1%}"
-        lines.append(f"| {settings.described(name)} | {share(name)} | {rounded} | {far:.4f} | {l2:.3f} |")
+        on = f", on the {mine.sum()} still standing" if name in ONE_AFTER_ANOTHER else ""
+        lines.append(f"| {settings.described(name)}{on} | {share(name)} | {rounded} | {far:.4f} | {l2:.3f} |")
     lines.append(f"| **worst case of each image** | **{share('worst')}** | | | |")
     return "\n".join(lines)
 

@@ -100,11 +100,10 @@ def attacked(
     rows: Arrays = {"item": np.array(items), "label": array(labels), "logits": array(clean)}
     right = clean.argmax(1) == labels
     rows["zero_gradient"] = array(zero_gradients(forward, images, labels))
-    for name, moved in adversaries(forward, images, labels, items, settings, right):
+    for name, moved, chosen in adversaries(forward, images, labels, items, settings, right):
         logits = attacks.judged(forward, moved)
         rows |= {f"logits_{name}": array(logits), **distances(moved - images, name)}
-        if name == "cw":
-            rows["tried_cw"] = np.array(items) < settings.cw_items
+        rows[f"tried_{name}"] = array(chosen)
         rounded = (moved * (levels - 1)).round() / (levels - 1)
         rows[f"rounded_{name}"] = array(attacks.judged(forward, rounded).argmax(1) == labels)
         rows[f"rounded_linf_{name}"] = array((rounded - images).flatten(1).abs().amax(1))
@@ -120,8 +119,8 @@ def attacked(
 
 def adversaries(
     forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, right: Tensor
-) -> Iterator[tuple[str, Tensor]]:
-    """Each attack's images; of those that follow one another each on the images still standing."""
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each attack's images, and which it was given (N,); of those that follow one another the ones still standing."""
     classes, standing = attacks.judged(forward, images[:1]).shape[1], right.clone()
     for name in settings.attacks:
         attack = attack_named(name, settings, classes)
@@ -134,7 +133,7 @@ def adversaries(
             moved[chosen] = attack(forward, images[chosen], labels[chosen], numbers)
         if name in ONE_AFTER_ANOTHER:
             standing = standing & (attacks.judged(forward, moved).argmax(1) == labels)
-        yield name, moved
+        yield name, moved, chosen
 
 
 def right_at(
@@ -172,20 +171,24 @@ def names_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 def tried(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """The items that an attack was given (N,)."""
-    return arrays.get(f"tried_{name}", np.ones(len(arrays["label"]), bool))
+    return arrays[f"tried_{name}"]
 
 
 def attack_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`attack/clean/accuracy`, of each attack and of the worst case over them, with Wilson's 95 % intervals.
 
-    An image that is wrong when clean counts as wrong. Carlini and Wagner's attack keeps to no ball: its figures are
-    its success and the median of its distances, and it is not in the worst case.
+    An image that is wrong when clean counts as wrong. Of attacks that follow one another, each on the images that the
+    former left standing, the accuracy is what stands after it. Carlini and Wagner's attack keeps to no ball: its
+    figures are its success and the median of its distances, and it is not in the worst case.
     """
     label = arrays["label"]
     right = {"clean": arrays["logits"].argmax(1) == label}
+    standing = right["clean"]  # of those attacks that follow one another
     for name in names_of(arrays):
         if name != "cw":
-            right[name] = right["clean"] & (arrays[f"logits_{name}"].argmax(1) == label)
+            before = standing if name in ONE_AFTER_ANOTHER else right["clean"]
+            right[name] = before & (arrays[f"logits_{name}"].argmax(1) == label)
+            standing = right[name] if name in ONE_AFTER_ANOTHER else standing
     right["worst"] = np.logical_and.reduce(list(right.values()))
     found = {"attack/images": len(label)}
     for name, kept in right.items():
