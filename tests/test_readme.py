@@ -318,6 +318,7 @@ def test_every_make_target_test_file_and_extra_exists(page):
 FEW = {
     "pixelrnn": ["task.module.compressed=2"],
     "char_lm": ["task.module.adapt_lr=[0.1]", "task.module.adapt_window=4000"],
+    "classification": ["attack.items=6", "attack.steps=2", "attack.cw_items=0", "attack.curve=[]", "attack.queries=4"],
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
 trained: dict[str, Path] = {}  # each task's last run here
@@ -371,7 +372,8 @@ def run_on_checkpoint(job: Job, folder: Path) -> None:
     """As a user runs it: the checkpoint says which task, model and data it is of."""
     assert is_kept(job) or job.task in trained, f"{job.task}: a checkpoint is asked for before anything is trained"
     checkpoint = job.config.ckpt_path if is_kept(job) else trained[job.task]
-    few = [word for word in [*SMALLEST[job.task].words, *FEW.get(job.task, [])] if word.startswith("task.module.")]
+    words = [*SMALLEST[job.task].words, *FEW.get(job.task, [])]
+    few = [word for word in words if word.startswith(("task.module.", "attack."))]
     keys = {word.split("=")[0] for word in few} | {"task", "model", "ckpt_path"}
     words = [word for word in job.words if word.split("=")[0] not in keys]
     folder.mkdir()
