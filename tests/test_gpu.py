@@ -234,7 +234,10 @@ def test_with_a_device_come_the_checks_then_the_rows(monkeypatch, tmp_path):
 
 def test_make_takes_the_python_it_is_given():
     done = subprocess.run(
-        ["make", "-n", "gpu", "PYTHON=a-python", "MINUTES=7"], cwd=REPOSITORY, capture_output=True, text=True
+        ["make", "-n", "--no-print-directory", "gpu", "PYTHON=a-python", "MINUTES=7"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "a-python -m benchmarks.gpu --minutes 7\n", "no virtual environment, no installation"
 
