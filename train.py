@@ -54,7 +54,7 @@ def job(config: DictConfig) -> float:
             found = execute(final_config(config, hydra_config), folder)
         return found if math.isfinite(found) else worst
     except Stopped as end:
-        end.said = f"Stopped. {how_to_go_on(config, hydra_config, folder)}"
+        end.said = f"Stopped. {how_to_go_on(config, asked, hydra_config, folder)}"
         raise
     except Exception as error:
         said = mistake(error)
@@ -79,16 +79,23 @@ def goes_on(config: DictConfig, folder: Path, mode: RunMode) -> bool:
     return mode is RunMode.MULTIRUN or (not started_by_another and begun)
 
 
-def how_to_go_on(config: DictConfig, hydra_config: DictConfig, folder: Path) -> str:
+def how_to_go_on(config: DictConfig, asked: list[str], hydra_config: DictConfig, folder: Path) -> str:
     """A sentence for whoever has stopped a run, or a sweep, in its folder."""
     if hydra_config.mode is RunMode.MULTIRUN:
         return f"The sweep goes on with the same command and hydra.sweep.dir={folder.parent}"
+    if config.ckpt_path is not None and "fit" not in asked:
+        return f"The run goes on with the same command and hydra.run.dir={folder}"
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists() and config.ckpt_path is None and sweep.holds_stages(config, folder):
         return f"The run goes on with the same command and hydra.run.dir={folder}"
     if not last.exists():
         return "Nothing was saved yet: give the same command again."
-    return f"The run goes on where it was with: python train.py ckpt_path={last}"
+    left = [stage for stage in asked if f"seconds/{stage}" not in sweep.read_json(folder / "metrics.json")]
+    if "fit" not in left:
+        best = f"ckpt_path={last.with_name('best.ckpt')} hydra.run.dir={folder}"
+        return f'The run goes on with: python train.py "stages=[{",".join(left)}]" {best}'
+    words = "" if asked == list(config.task.stages) else f'"stages=[{",".join(left)}]" '
+    return f"The run goes on where it was with: python train.py {words}ckpt_path={last}"
 
 
 def mistake(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from benchmarks.gpu_rows import AT_ONCE, Row, lacks, ordered, read_rows, words_o
 from benchmarks.gpu_runs import Bench, Outcome, Process
 from datamodules.errors import UsageError
 from datamodules.tools import Arguments, run_tool, whole_number
-from reporting.folder import REPOSITORY, monitored, read_run
+from reporting.folder import REPOSITORY, monitored, read_json, read_run
 from reporting.report import write_text
 from reporting.results import keep, write_results
 from running.stopped import Stopped, listen
@@ -122,12 +122,16 @@ def start(row: Row, stamp: str) -> Process:
 
 
 def keep_run(row: Row, folder: Path, results: Path) -> str:
-    """Keeps a run that ended well; says its monitored figure, on test data where it was tested."""
+    """Keeps a run that ended well, unless a better one is kept under its name; says its monitored figure, on test data
+    where it was tested."""
+    config, metrics = read_run(folder)
+    watched, mode = monitored(config)
+    before, now = read_json(results / row.name / "metrics.json").get(watched), metrics[watched]
+    if before is not None and (before > now if mode == "max" else before < now):
+        return f"{watched} {now:.4f}; results/{row.name} stays, which has {before:.4f}"
     there = [name for name in row.figures if (folder / "figures" / name).is_file()]
     keep(folder, results / row.name, there, row.weights)
-    config, metrics = read_run(folder)
-    name = monitored(config)[0]
-    name = name.replace("val/", "test/") if name.replace("val/", "test/") in metrics else name
+    name = watched.replace("val/", "test/") if watched.replace("val/", "test/") in metrics else watched
     return f"{name} {metrics[name]:.4f}, {metrics['steps']:,} steps; kept as results/{row.name}"
 
 
@@ -141,9 +145,15 @@ def run_rows(rows: Sequence[Row], seconds: float, memory: float, stamp: str, tab
             table.add(Outcome(row.name, f"left out: {why}"))
         else:
             able.append(row)
+    places: dict[str, Path] = {}  # where each row's run lies: a plateau may be newer when it ends
+
+    def begin(row: Row) -> Process:
+        places[row.name] = folder_of(row, stamp)
+        return start(row, stamp)
+
     bench = Bench(
-        lambda row: start(row, stamp),
-        lambda row: keep_run(row, folder_of(row, stamp), RESULTS),
+        begin,
+        lambda row: keep_run(row, places[row.name], RESULTS),
         lambda row: plateau_of(row.after) is not None,
         table.add,
     )
@@ -175,6 +185,7 @@ def main(words: Sequence[str]) -> str:
             check(name, words_, min(60 * minutes, until - time.monotonic()), needs, table, RUNS / stamp)
         run_rows(rows, until - time.monotonic(), torch.cuda.mem_get_info()[0] / 2**30, stamp, table)
     except Stopped as end:
+        write_results(RESULTS)
         print(f"Stopped; {table.path} says what came out until then.", file=sys.stderr)
         sys.exit(end.status)
     write_results(RESULTS)

@@ -86,7 +86,7 @@ class Bench:
                         del running[row]
                         outcomes.append(outcome)
                         self.tell(outcome)
-                busy = {row.name for row in [*waiting, *running]}
+                busy = {row.name for row in running}
                 for row in startable(waiting, list(running), memory, until - time.monotonic(), self._ready(busy)):
                     waiting.remove(row)
                     running[row] = self.start(row)

@@ -27,8 +27,8 @@ NULL_KINDS: dict[str, type] = {
     "task.module.label": int,
     "task.module.top_k": int,
     "task.module.top_p": float,
-    "attack.step": float,
-    "task.module.adversarial.step": float,
+    "attack.step": str,
+    "task.module.adversarial.step": str,
     "task.module.adversarial.steps": int,
 }
 

@@ -60,7 +60,12 @@ def check_resumable(config: DictConfig, checkpoint: dict[str, Any], batches: dic
     """
     before = OmegaConf.create(checkpoint["config"])
     budgets = [OmegaConf.select(each, "budget.minutes") for each in (before, config)]
-    free = on_plateau(checkpoint) and (None in budgets) == (budgets == [None, None])
+    if on_plateau(checkpoint) and (None in budgets) != (budgets == [None, None]):
+        raise UsageError(
+            "A run laid out in epochs or steps goes on from its plateau with more of these, one with a budget of time "
+            "with more minutes: the one cannot become the other."
+        )
+    free = on_plateau(checkpoint)
     keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
     keys += ["choices.optimizer", "choices.scheduler", "average"]
     keys += SPANNED if before.choices.scheduler != "constant" else []

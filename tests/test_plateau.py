@@ -108,7 +108,7 @@ def test_a_best_of_the_decay_is_forgotten(tmp_path, monkeypatch):
     [
         ("trainer.max_steps=38", "trainer.max_epochs and max_steps come to 38 steps, which is too short: 32 steps are "
          "done before the decay, which would then begin after 30; give 40 steps or more."),
-        ("budget.minutes=5", "began with budget.minutes=None cannot go on with budget.minutes=5"),
+        ("budget.minutes=5", "goes on from its plateau with more of these, one with a budget of time"),
         ("data.batch_size=32", "began with data.batch_size=64 cannot go on"),
         ("scheduler.warmup=0.1", "began with scheduler.warmup=0.05 cannot go on"),
     ],

@@ -318,7 +318,13 @@ def test_every_make_target_test_file_and_extra_exists(page):
 FEW = {
     "pixelrnn": ["task.module.compressed=2"],
     "char_lm": ["task.module.adapt_lr=[0.1]", "task.module.adapt_window=4000"],
-    "classification": ["attack.items=6", "attack.steps=2", "attack.cw_items=0", "attack.curve=[]", "attack.queries=4"],
+    "classification": [
+        "attack.items=6",
+        "attack.steps=2",
+        "attack.attacks=[pgd,apgd_ce,apgd_t,square]",
+        "attack.curve=[]",
+        "attack.queries=4",
+    ],  # fmt: skip
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
 trained: dict[str, Path] = {}  # each task's last run here

@@ -29,7 +29,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, more, tmp_pa
     assert status == 128 + number, said
     if not more:
         assert said.count("\n") == 1, said
-    assert f"Stopped. The run goes on where it was with: python train.py ckpt_path={last}" in said
+    assert f'Stopped. The run goes on where it was with: python train.py "stages=[fit]" ckpt_path={last}' in said
     steps = read_checkpoint(last)["global_step"]
     assert 0 < steps < 2000
     if number == signal.SIGTERM and not more:

@@ -67,7 +67,7 @@ def test_the_report_says_what_was_attacked_and_whether_to_believe_it(run):
     page = (run / "report.md").read_text()
     assert "48 test images, L∞ ≤ 0.1; the network was trained in the ordinary way." in page
     assert "| PGD-3 × 1, cross_entropy |" in page and "**worst case of each image**" in page
-    assert "| With ε = 1 nothing withstands |" in page and "too few to tell: 48 images" in page
+    assert "| Where ε is the whole range nothing withstands |" in page and "too few to tell: 48 images" in page
     for name in ("adversarial", "confusion_attacked", "accuracy_by_eps"):
         assert (run / "figures" / f"{name}.png").stat().st_size > 1000
 
@@ -178,14 +178,14 @@ def test_catastrophic_overfitting_is_noticed_and_said_once(caplog):
     assert caplog.text.count(caplog_said) == 1
 
 
-def made(share_right: float, share_at_one: float = 0.0) -> dict[str, np.ndarray]:
+def made(share_right: float, share_at_all: float = 0.0) -> dict[str, np.ndarray]:
     """What a stage leaves of 2,000 images, two classes: all right when clean, `share_right` under PGD."""
     count = 2000
     logits = np.tile([1.0, 0.0], (count, 1))
     pgd = np.where((np.arange(count) < share_right * count)[:, None], logits, logits[:, ::-1])
     arrays = {"logits": logits, "logits_pgd": pgd, "logits_fgsm": logits[:, ::-1], "label": np.zeros(count, int)}
-    at_one = np.arange(count) < share_at_one * count
-    return arrays | {"right_at_one": at_one, "zero_gradient": np.zeros(count, bool)}
+    at_one = np.arange(count) < share_at_all * count
+    return arrays | {"right_at_all": at_one, "zero_gradient": np.zeros(count, bool)}
 
 
 def test_an_attack_that_goes_astray_is_told():
@@ -206,6 +206,10 @@ def test_an_attack_that_goes_astray_is_told():
         ("attack.loss=crossentropy", r"attack.loss is crossentropy \(did you mean 'cross_entropy'\?\)"),
         ("attack.attacks=[pdg]", r"attack.attacks names pdg \(did you mean 'pgd'\?\)"),
         ("attack.steps=0", "attack.steps is 0, but it must be from 1"),
+        ("attack.curve=[a]", "attack.curve is .*multiples of eps above 0"),
+        ("attack.curve=[-1]", "attack.curve is .*multiples of eps above 0"),
+        ("attack.attacks=[]", "attack.attacks is empty: choose from noise"),
+        ("attack.attacks=[cw]", "attack.cw_items is 0, but attack.attacks names cw: give 1 or more"),
     ],
 )
 def test_a_mistake_is_one_sentence(word, said, run, tmp_path):

@@ -62,9 +62,9 @@ class Adversary:
             raise UsageError(f"task.module.adversarial.steps is {self.steps}, but fgsm_rs takes one step: choose pgd.")
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise UsageError(f"task.module.adversarial.steps is {self.steps}, but it must be from 1 to 1000.")
-        if not 0 <= self.warmup <= 1 or not self.beta >= 0 or not 0 <= self.val_items <= 1_000_000:
+        if not 0 <= self.warmup <= 1 or not self.beta >= 0 or not 1 <= self.val_items <= 1_000_000:
             raise UsageError(
-                "task.module.adversarial: warmup must be from 0 to 1, beta 0 or more, val_items from 0 to 1,000,000."
+                "task.module.adversarial: warmup must be from 0 to 1, beta 0 or more, val_items from 1 to 1,000,000."
             )
         if self.craft_mode not in ("eval", "train"):
             raise UsageError(f"task.module.adversarial.craft_mode is {self.craft_mode}: choose eval or train.")
@@ -96,10 +96,9 @@ class Adversary:
             return F.cross_entropy(moved, labels, label_smoothing=label_smoothing)
         return attacks.trades_loss(clean, moved, labels, self.beta, label_smoothing)
 
-    def withstood(self, network: Classifier, images: Tensor, labels: Tensor, seen: int) -> Tensor:
-        """Which images (B,) withstand PGD-10, of which `seen` of the split came before; those beyond `val_items`: none
-        was tried."""
-        tried, most = max(0, min(len(images), self.val_items - seen)), network.spec.levels - 1
+    def withstood(self, network: Classifier, images: Tensor, labels: Tensor, seen: int, limit: int) -> Tensor:
+        """Which images (B,) withstand PGD-10; `seen` of the split came before, and beyond `limit` none is tried."""
+        tried, most = max(0, min(len(images), limit - seen)), network.spec.levels - 1
         kept = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         if tried:
             with attacks.crafting(network):
@@ -116,8 +115,8 @@ class Overfitting:
     Source: Wong et al. 2020, section 5.
     """
 
-    def __init__(self) -> None:
-        self.best, self.before, self.said = 0.0, 0.0, False
+    def __init__(self, said: bool = False) -> None:
+        self.best, self.before, self.said = 0.0, 0.0, said
 
     def noticed(self, robust: float, trained: float) -> bool:
         """After a validation: is robust accuracy below a third of its best while training's accuracy rises?"""
@@ -127,8 +126,8 @@ class Overfitting:
             self.said = True
             log.warning(
                 "Catastrophic overfitting: PGD-%d leaves %.1f %% of validation images right, after %.1f %% before, "
-                "while training's own attack leaves ever more. The best checkpoint so far is kept; give more steps "
-                "(method=pgd), a warm-up or a smaller eps.",
+                "while training's own attack leaves ever more. Give more steps (method=pgd), a warm-up or less eps; "
+                "task.monitor=val/robust_accuracy task.mode=max keeps the best checkpoint before it.",
                 WATCHED, 100 * robust, 100 * self.best,
             )  # fmt: skip
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,20 @@ import numpy as np
 from lightning_modules.classification.analysis import confusions
 from lightning_modules.classification.figures import save_matrix
 from lightning_modules.classification.network import Classifier
+from lightning_modules.classification.robustness.adversarial import Overfitting
 from lightning_modules.classification.robustness.pictures import save_adversaries, save_curve, save_distances
 from lightning_modules.classification.robustness.sanity import checks, sanity_table
 from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of, tried
 from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings
+from reporting.figures import read_curves
 from reporting.folder import read_json
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
+OVERFITTED = (
+    "During training the accuracy under PGD-10 fell below a third of its best while the accuracy on training's own, "
+    "single-step attack rose: the network learned to answer that attack, not to withstand (Wong et al. 2020)."
+)
 HOW = (
     "A figure of robustness means nothing without norm, ε, steps, restarts and the number of images: a network that "
     "was trained in the ordinary way falls to about 0 % on photographs under PGD at 8/255. Robust is an image that is "
@@ -32,9 +39,12 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
     figures, names = run.folder / "figures", run.datamodule.class_names
     how = run.config.task.module.get("adversarial", {})
     trained = f"against {how.method} with ε = {how.eps}" if how.get("method") else "in the ordinary way"
-    said = f"{len(arrays['label']):,} test images, {settings.size}; the network was trained {trained}. {HOW}"
+    aim = ", towards one wrong class only: no robust accuracy" if settings.targeted else ""
+    said = f"{len(arrays['label']):,} test images, {settings.size}{aim}; the network was trained {trained}. {HOW}"
     table = "\n".join([accuracy_table(arrays, settings), *published_rows(run)])
     sections = [Section("Under attack", f"{said}\n\n{table}")]
+    if overfitted(run.folder / "metrics.csv"):
+        sections.append(Section("Catastrophic overfitting", OVERFITTED))
     sections.append(Section("Can the attack be believed?", sanity_table(checks(arrays, settings.curve))))
     if (strongest := strongest_of(arrays)) is not None:
         picture, text = figures / "adversarial.png", "What the network takes them for, before and after; rounded to "
@@ -46,7 +56,8 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
         text = f"What each class is taken for under {settings.described(strongest)}."
         sections.append(Section("Confusion under attack", text, "figures/confusion_attacked.png"))
     if len(settings.curve) > 1:
-        sizes = [min(1.0, settings.eps * multiple) for multiple in sorted(settings.curve)]
+        most = 1.0 if settings.norm == "Linf" else network.spec.dims**0.5
+        sizes = [min(most, settings.eps * multiple) for multiple in sorted(settings.curve)]
         shares = [float(arrays[f"right_at_{multiple:g}"].mean()) for multiple in sorted(settings.curve)]
         save_curve(figures / "accuracy_by_eps.png", sizes, shares, 1 / network.spec.classes, settings.norm)
         text = f"PGD-{settings.steps} from one start."
@@ -59,6 +70,14 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
             text = "Carlini and Wagner's attack looks for the nearest adversarial image, however far."
             sections.append(Section("How near", text, "figures/cw_distances.png"))
     return sections
+
+
+def overfitted(curves: Path) -> bool:
+    """Did a validation of the training find what `Overfitting` looks for?"""
+    found = read_curves(curves) if curves.exists() else {}
+    robust, trained = (dict(found.get(name, [])) for name in ("val/robust_accuracy", "train/accuracy"))
+    seen = Overfitting(said=True)
+    return any(seen.noticed(robust[step], trained[step]) for step in sorted(robust) if step in trained)
 
 
 def strongest_of(arrays: dict[str, np.ndarray]) -> str | None:

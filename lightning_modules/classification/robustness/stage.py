@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -41,7 +42,7 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     images, labels = run.datamodule.splits["test"]
     count = number_of_images(settings.items, len(images), str(run.config.choices.attack))
     forward = attacks.forward_of(network.eval(), network.spec.levels)
-    parts = begun(run.folder / PARTS, settings, str(run.checkpoint_path))
+    parts = begun(run.folder / PARTS, settings, fingerprint(network, images[:count], labels[:count]))
     started = said = time.perf_counter()
     first = len(parts)
     starts = list(range(0, count, settings.batch_size))
@@ -78,9 +79,19 @@ def number_of_images(asked: int, there: int, choice: str) -> int:
     return min(asked, there)
 
 
-def begun(folder: Path, settings: Settings, checkpoint: str) -> dict[int, Arrays]:
+def fingerprint(network: Classifier, images: np.ndarray, labels: np.ndarray) -> str:
+    """Of weights and images: batches of others must not be gone on with."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for values in (images, labels):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def begun(folder: Path, settings: Settings, of: str) -> dict[int, Arrays]:
     """The batches that an earlier start with the same settings finished; those of another are taken away."""
-    stamp = settings.plain | {"checkpoint": checkpoint}
+    stamp = settings.plain | {"of": of}
     if read_json(folder / "settings.json") != stamp:
         for path in sorted(folder.glob("*")):
             path.unlink()
@@ -111,9 +122,11 @@ def attacked(
         kept = np.array(items) < SHOWN
         shown[kept] = array((rounded * (levels - 1)).round().byte())[kept]
         rows[f"images_{name}"] = shown
+    whole = 1.0 if settings.norm == "Linf" else images[0].numel() ** 0.5  # from one end of the range to the other
     for multiple in settings.curve:
-        rows[f"right_at_{multiple:g}"] = array(right_at(forward, images, labels, items, settings, multiple))
-    rows["right_at_one"] = array(right_at(forward, images, labels, items, settings, 1 / max(settings.eps, 1e-9)))
+        size = min(whole, settings.eps * multiple)
+        rows[f"right_at_{multiple:g}"] = array(right_at(forward, images, labels, items, settings, size))
+    rows["right_at_all"] = array(right_at(forward, images, labels, items, settings, whole))
     return rows
 
 
@@ -137,11 +150,10 @@ def adversaries(
 
 
 def right_at(
-    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, multiple: float
+    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, eps: float
 ) -> Tensor:
-    """Which images (N,) withstand PGD with ε times `multiple`, at most all of the range."""
-    most = settings.eps * multiple if settings.norm == "L2" else min(1.0, settings.eps * multiple)
-    from_ = settings.plain | {"eps": most, "step": None, "restarts": 1, "targeted": False}
+    """Which images (N,) withstand PGD in a ball of this radius."""
+    from_ = settings.plain | {"eps": eps, "step": None, "restarts": 1, "targeted": False}
     attack: Attack = attack_named("pgd", Settings(**from_), 0)
     return ~attacks.succeeded(forward, attack(forward, images, labels, items), labels)
 

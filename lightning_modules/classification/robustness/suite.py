@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,7 @@ TITLES = {
     "pgd": "PGD",
     "cw": "Carlini and Wagner, the smallest L2 distance",
     "apgd_ce": "APGD, cross-entropy",
-    "apgd_t": "APGD, targeted DLR at each other class",
+    "apgd_t": "APGD, targeted DLR at the nine likeliest other classes",
     "square": "Square, queries alone",
 }
 ONE_AFTER_ANOTHER = ("apgd_ce", "apgd_t", "square")  # each on the images that the former left standing
@@ -61,6 +62,13 @@ class Settings:
             least = 0 if name == "cw_items" else 1
             if not isinstance(given[name], int) or not least <= given[name] <= most:
                 raise UsageError(f"attack.{name} is {given[name]}, but it must be from {least} to {most:,}.")
+        if not given["attacks"]:
+            raise UsageError(f"attack.attacks is empty: choose from {', '.join(TITLES)}.")
+        if not all(type(multiple) in (int, float) and 0 < multiple < math.inf for multiple in given["curve"]):
+            raise UsageError(f"attack.curve is {list(given['curve'])}, but it must be multiples of eps above 0.")
+        for name, key in {"cw": "cw_items", "square": "queries"}.items():
+            if name in given["attacks"] and not given[key] >= 1:
+                raise UsageError(f"attack.{key} is {given[key]}, but attack.attacks names {name}: give 1 or more.")
         if given["norm"] not in ("Linf", "L2"):
             raise UsageError(f"attack.norm is {given['norm']}{did_you_mean(str(given['norm']), ('Linf', 'L2'))}: "
                              "choose Linf or L2.")  # fmt: skip
@@ -89,10 +97,16 @@ class Settings:
 
     def described(self, name: str) -> str:
         """An attack with its numbers, for a table."""
+        aimed = self.targeted and name not in ("apgd_t", "square", "noise")
+        return self._numbers(name) + (", targeted at the next class" if aimed else "")
+
+    def _numbers(self, name: str) -> str:
         if name == "pgd":
             return f"PGD-{self.steps} × {self.restarts}, {self.loss}"
         if name == "apgd_ce":
             return f"{TITLES[name]}, {self.steps} steps × {self.restarts}"
+        if name == "apgd_t":
+            return f"{TITLES[name]}, {self.steps} steps each"
         return f"{TITLES[name]}, {self.queries:,}" if name == "square" else TITLES[name]
 
 
