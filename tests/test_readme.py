@@ -324,7 +324,7 @@ FEW = {
         "attack.attacks=[pgd,apgd_ce,apgd_t,square]",
         "attack.curve=[]",
         "attack.queries=4",
-    ],  # fmt: skip
+    ],
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
 trained: dict[str, Path] = {}  # each task's last run here
