@@ -97,6 +97,9 @@ class Task(L.LightningModule):
     def on_step_skipped(self) -> None:
         """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
 
+    def check_stages(self, run: Any) -> None:
+        """Raises UsageError when a stage to come cannot work; before the first, so that no training is lost to it."""
+
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows; `run` is a `running.run.Run`."""
         return []

@@ -45,10 +45,11 @@ def execute(config: DictConfig, folder: Path) -> float:
         check_processes(start.checkpoint, trainer.world_size)
     if data.there:
         check_batches(config.trainer, batches_of(data.module))
-    if trainer.is_global_zero:
-        write_config(folder, OmegaConf.to_container(config, resolve=True))
     metrics = {"parameters": parameters, **(start.figures if start else {})}
     run = Run(config, folder, data.module, module, trainer, start and start.path, metrics)
+    module.check_stages(run)
+    if trainer.is_global_zero:
+        write_config(folder, OmegaConf.to_container(config, resolve=True))
     last_measured = next((stage for stage in ("test", "fit") if stage in config.stages), None)
     for stage in config.stages:
         run_stage(stage, run)

@@ -217,6 +217,12 @@ def test_a_mistake_is_one_sentence(word, said, run, tmp_path):
         on_checkpoint(["stages=[attack]", f"ckpt_path={run}", word], tmp_path)
 
 
+def test_a_mistake_is_found_before_the_training(tmp_path):
+    with pytest.raises(UsageError, match="pixels"):
+        run_here([*SMALL, "stages=[fit,attack]", "attack.eps=8"], tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -13,7 +13,7 @@ from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.robustness.adversarial import Overfitting
 from lightning_modules.classification.robustness.pictures import save_adversaries, save_curve, save_distances
 from lightning_modules.classification.robustness.sanity import checks, sanity_table
-from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of, tried
+from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of
 from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings
 from reporting.figures import read_curves
 from reporting.folder import read_json
@@ -64,7 +64,7 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
         sections.append(Section("Accuracy against ε", text, "figures/accuracy_by_eps.png"))
     if "logits_cw" in arrays:
         right = arrays["logits"].argmax(1) == arrays["label"]
-        broken = tried(arrays, "cw") & right & (arrays["logits_cw"].argmax(1) != arrays["label"])
+        broken = arrays["tried_cw"] & right & (arrays["logits_cw"].argmax(1) != arrays["label"])
         if broken.any():
             save_distances(figures / "cw_distances.png", arrays["l2_cw"][broken])
             text = "Carlini and Wagner's attack looks for the nearest adversarial image, however far."
@@ -98,11 +98,11 @@ def accuracy_table(arrays: dict[str, np.ndarray], settings: Settings) -> str:
     lines = ["| attack | accuracy | rounded to levels | L∞, largest | L2, median |", "|---|---:|---:|---:|---:|"]
     lines.append(f"| none | {share('clean')} | {right.mean():.1%} | | |")
     for name in names_of(arrays):
-        mine = tried(arrays, name)
+        mine = arrays[f"tried_{name}"]
         far, l2 = arrays[f"linf_{name}"].max(), np.median(arrays[f"l2_{name}"][mine]) if mine.any() else 0.0
         if name == "cw":
             said = f"{found['attack/cw/success']:.1%} broken"
-            lines.append(f"| {settings.described(name)}, on {tried(arrays, name).sum()} | {said} | | {far:.4f} |"
+            lines.append(f"| {settings.described(name)}, on {mine.sum()} | {said} | | {far:.4f} |"
                          f" {found['attack/cw/distance']:.3f} |")  # fmt: skip
             continue
         outside = settings.norm == "Linf" and arrays[f"rounded_linf_{name}"].max() > settings.eps + 1e-6

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from datamodules.errors import UsageError
@@ -38,9 +39,8 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     Raises:
         UsageError: a setting is impossible, or more images were asked for than there are.
     """
-    settings = Settings.of(run.config.attack)
+    settings, count = asked_for(run)
     images, labels = run.datamodule.splits["test"]
-    count = number_of_images(settings.items, len(images), str(run.config.choices.attack))
     forward = attacks.forward_of(network.eval(), network.spec.levels)
     parts = begun(run.folder / PARTS, settings, fingerprint(network, images[:count], labels[:count]))
     started = said = time.perf_counter()
@@ -70,13 +70,19 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     log.info("attack: %s", run.folder / "attack.npz")
 
 
-def number_of_images(asked: int, there: int, choice: str) -> int:
-    """A limit that is the choice's own is an upper one; a larger number than there are, typed, is a mistake."""
-    own = CONF / "attack" / f"{choice}.yaml"
-    usual = f"items: {asked} " in own.read_text(encoding="utf-8") if own.is_file() else False
-    if asked > there and not usual:
-        raise UsageError(f"attack.items is {asked}, but the test split has {there} images: choose {there} or fewer.")
-    return min(asked, there)
+def asked_for(run: Any) -> tuple[Settings, int]:
+    """The settings, and how many images will be attacked; `run_attacks` says what it raises.
+
+    Where the number is the choice's own it is an upper limit; typed, it must be there.
+    """
+    settings, there = Settings.of(run.config.attack), len(run.datamodule.splits["test"].images)
+    own = CONF / "attack" / f"{run.config.choices.attack}.yaml"
+    usual = own.is_file() and OmegaConf.load(own)["items"] == settings.items
+    if settings.items > there and not usual:
+        raise UsageError(
+            f"attack.items is {settings.items}, but the test split has {there} images: choose {there} or fewer."
+        )
+    return settings, min(settings.items, there)
 
 
 def fingerprint(network: Classifier, images: np.ndarray, labels: np.ndarray) -> str:
@@ -110,7 +116,7 @@ def attacked(
     clean = attacks.judged(forward, images)
     rows: Arrays = {"item": np.array(items), "label": array(labels), "logits": array(clean)}
     right = clean.argmax(1) == labels
-    rows["zero_gradient"] = array(zero_gradients(forward, images, labels))
+    rows["zero_gradient"] = array(attacks.zero_gradients(forward, images, labels))
     for name, moved, chosen in adversaries(forward, images, labels, items, settings, right):
         logits = attacks.judged(forward, moved)
         rows |= {f"logits_{name}": array(logits), **distances(moved - images, name)}
@@ -158,15 +164,6 @@ def right_at(
     return ~attacks.succeeded(forward, attack(forward, images, labels, items), labels)
 
 
-@torch.no_grad()
-def zero_gradients(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
-    """Which images have no gradient at all (N,): those an attack by gradients cannot begin with."""
-    with attacks.exact():
-        leaf = images.detach().clone().requires_grad_()
-        (found,) = torch.autograd.grad(attacks.cross_entropy(forward(leaf), labels).sum(), leaf)
-    return found.flatten(1).abs().amax(1) == 0
-
-
 def distances(moved: Tensor, name: str) -> Arrays:
     flat = moved.flatten(1)
     return {f"linf_{name}": array(flat.abs().amax(1)), f"l2_{name}": array(flat.norm(dim=1))}
@@ -179,11 +176,6 @@ def array(values: Tensor) -> np.ndarray:
 def names_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """The attacks that a file holds, in their order."""
     return [name.removeprefix("logits_") for name in arrays if name.startswith("logits_")]
-
-
-def tried(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """The items that an attack was given (N,)."""
-    return arrays[f"tried_{name}"]
 
 
 def attack_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -208,7 +200,7 @@ def attack_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
         found |= {f"attack/{name}/accuracy": float(kept.mean()), f"attack/{name}/accuracy/low": low}
         found |= {f"attack/{name}/accuracy/high": high}
     if "logits_cw" in arrays:
-        mine = tried(arrays, "cw") & right["clean"]
+        mine = arrays["tried_cw"] & right["clean"]
         broken = mine & (arrays["logits_cw"].argmax(1) != label)
         found["attack/cw/success"] = float(broken.sum() / max(1, mine.sum()))
         found["attack/cw/distance"] = float(np.median(arrays["l2_cw"][broken])) if broken.any() else float("nan")
