@@ -2,5 +2,6 @@
 
 from lightning_modules.adaptation.module import Adaptation
 from lightning_modules.adaptation.network import DANN, SourceOnly, TargetTrained
+from lightning_modules.adaptation.two_domains import TwoDomains
 
-__all__ = ["DANN", "Adaptation", "SourceOnly", "TargetTrained"]
+__all__ = ["DANN", "Adaptation", "SourceOnly", "TargetTrained", "TwoDomains"]
