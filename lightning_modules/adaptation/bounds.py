@@ -31,7 +31,7 @@ from reporting.predictions import write_predictions
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of how the bounds are trained; part of their cache's key
-SHOWN = 500  # test images of each domain whose features the report draws
+KEPT = 500  # test images of each domain whose features are kept for the report
 
 
 def measure_bounds(classifier: DigitNetwork, run: Any) -> None:
@@ -53,7 +53,7 @@ def measure_bounds(classifier: DigitNetwork, run: Any) -> None:
         accuracies[name] = float((kept[name].argmax(1) == labels).mean())
         run.metrics[f"test/{name}_accuracy"] = accuracies[name]
     for domain, number in (("source", SOURCE), ("target", TARGET)):
-        pictures = data.splits[f"{domain}_test"].images[:SHOWN]
+        pictures = data.splits[f"{domain}_test"].images[:KEPT]
         kept[f"features_{domain}"] = outputs(networks["source"].features, pictures, number, device)
     lower, upper = accuracies["source_only"], accuracies["target_trained"]
     own = (read_metrics(run.folder) | run.metrics).get("test/accuracy")
