@@ -31,7 +31,7 @@ from reporting.predictions import write_predictions
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of how the bounds are trained; part of their cache's key
-SHOWN = 500  # test images of each domain whose features the report draws
+KEPT = 500  # test images of each domain whose features are kept for the report
 
 
 def measure_bounds(classifier: DigitNetwork, run: Any) -> None:
@@ -53,7 +53,7 @@ def measure_bounds(classifier: DigitNetwork, run: Any) -> None:
         accuracies[name] = float((kept[name].argmax(1) == labels).mean())
         run.metrics[f"test/{name}_accuracy"] = accuracies[name]
     for domain, number in (("source", SOURCE), ("target", TARGET)):
-        pictures = data.splits[f"{domain}_test"].images[:SHOWN]
+        pictures = data.splits[f"{domain}_test"].images[:KEPT]
         kept[f"features_{domain}"] = outputs(networks["source"].features, pictures, number, device)
     lower, upper = accuracies["source_only"], accuracies["target_trained"]
     own = (read_metrics(run.folder) | run.metrics).get("test/accuracy")
@@ -70,24 +70,31 @@ def bounds_of(classifier: DigitNetwork, run: Any) -> dict[str, DigitNetwork]:
     Raises:
         UsageError: nothing says for how many steps.
     """
-    config, steps, found = run.config, steps_of(run), {}
-    folder = Path(config.paths.cache).expanduser().absolute()
+    steps, found = steps_of(run), {}
     for domain, kind in (("source", SourceOnly), ("target", TargetTrained)):
-        key = {
-            "version": VERSION,
-            "data": run.datamodule.fingerprint,
-            "network": [domain, str(classifier.spec), classifier.settings],
-            "training": OmegaConf.to_container(
-                OmegaConf.masked_copy(config, ["optimizer", "scheduler", "seed"]), resolve=True
-            ),
-            "steps": [steps, run.datamodule.batch_size, str(config.trainer.precision)],
-        }
-        build = partial(trained_weights, kind, classifier, run, steps)
-        weights = cached_arrays(folder, f"bound_{domain}", key, build)
+        weights = cached_weights(domain, kind, classifier, run, steps)
         network = kind(classifier.spec, **classifier.settings).to(run.module.device)
         network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         found[domain] = network.eval()
     return found
+
+
+def cached_weights(
+    domain: str, kind: type[DigitNetwork], like: DigitNetwork, run: Any, steps: int
+) -> dict[str, np.ndarray]:
+    """The weights of a network of `like`'s settings trained on a domain for so many steps, kept in the cache."""
+    config = run.config
+    key = {
+        "version": VERSION,
+        "data": run.datamodule.fingerprint,
+        "network": [domain, str(like.spec), like.settings],
+        "training": OmegaConf.to_container(
+            OmegaConf.masked_copy(config, ["optimizer", "scheduler", "seed"]), resolve=True
+        ),
+        "steps": [steps, run.datamodule.batch_size, str(config.trainer.precision)],
+    }
+    folder = Path(config.paths.cache).expanduser().absolute()
+    return cached_arrays(folder, f"bound_{domain}", key, partial(trained_weights, kind, like, run, steps))
 
 
 def steps_of(run: Any) -> int:
@@ -98,7 +105,8 @@ def steps_of(run: Any) -> int:
     path = run.checkpoint_path
     if path is None:
         raise UsageError("The stage bounds trains for as many steps as the run: put fit before it, or give ckpt_path=…")
-    return int(read_checkpoint(path)["global_step"])
+    checkpoint = read_checkpoint(path)
+    return int(checkpoint.get("batches_done", checkpoint["global_step"]))
 
 
 def trained_weights(kind: type[DigitNetwork], like: DigitNetwork, run: Any, steps: int) -> dict[str, np.ndarray]:

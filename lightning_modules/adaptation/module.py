@@ -24,7 +24,7 @@ class Adaptation(TwoDomains):
     `domain_loss`, `domain_accuracy` (0.5: confused; near 1: not adapted; below 0.4: λ is too large) and `lambda`.
 
     Args:
-        network, optimizer, scheduler, oracle: as of `TwoDomains`.
+        network, optimizer, scheduler, oracle, embedded_items: as of `TwoDomains`.
         gamma: how fast λ grows from 0 towards 1.
 
     Raises:
@@ -38,8 +38,9 @@ class Adaptation(TwoDomains):
         scheduler: MakeScheduler,
         gamma: float = 10.0,
         oracle: bool = False,
+        embedded_items: int = 500,
     ):
-        super().__init__(network, optimizer, scheduler, oracle)
+        super().__init__(network, optimizer, scheduler, oracle, embedded_items)
         if gamma < 0:
             raise UsageError(f"task.module.gamma is {gamma}, but it must be 0 (no adversary) or more.")
         self.gamma = gamma

@@ -22,14 +22,17 @@ from reporting.predictions import read_predictions
 from reporting.report import Section
 
 MISTAKES = 24
-SHOWN = 500  # test images of each domain in the picture of the features
 LOOKED_AT = 12  # test images under Grad-CAM
 BEFORE = {"source_only": "source only", "adabn": "source only + target statistics (AdaBN)"}
 PEEKED = "not attainable without labels"
 
 
-def report_sections(network: DigitNetwork, run: Any) -> list[Section]:
-    """The ladder from source-only to target-trained, and all that test images and features show."""
+def report_sections(network: DigitNetwork, run: Any, embedded_items: int) -> list[Section]:
+    """The ladder from source-only to target-trained, and all that test images and features show.
+
+    Args:
+        embedded_items: test images of each domain in the picture of the features.
+    """
     predictions = read_predictions(run.folder) if (run.folder / "predictions.npz").exists() else {}
     bounds = read_predictions(run.folder, "bounds.npz") if (run.folder / "bounds.npz").exists() else {}
     if bounds and not np.array_equal(bounds["label"], predictions.get("label", bounds["label"])):
@@ -40,7 +43,7 @@ def report_sections(network: DigitNetwork, run: Any) -> list[Section]:
         sections += mistakes_sections(predictions, run)
     return [
         *sections,
-        embeddings_section(network, bounds, run),
+        embeddings_section(network, bounds, run, embedded_items),
         cam_section(network, run),
         telling_section(run),
     ]
@@ -139,16 +142,16 @@ def mistakes_sections(predictions: Any, run: Any) -> list[Section]:
 # Inside the network
 
 
-def embeddings_section(network: DigitNetwork, bounds: Any, run: Any) -> Section:
+def embeddings_section(network: DigitNetwork, bounds: Any, run: Any, items: int) -> Section:
     """t-SNE of the features of test images of both domains, before and after."""
     splits, device, network = run.datamodule.splits, run.module.device, network.eval()
     after = [
-        outputs(network.features, splits[f"{name}_test"].images[:SHOWN], domain, device)
+        outputs(network.features, splits[f"{name}_test"].images[:items], domain, device)
         for name, domain in (("source", SOURCE), ("target", TARGET))
     ]
-    stages = {"source only": [bounds[f"features_{name}"] for name in ("source", "target")]} if bounds else {}
+    stages = {"source only": [bounds[f"features_{name}"][:items] for name in ("source", "target")]} if bounds else {}
     stages[run.config.choices.model] = after
-    labels = np.concatenate([splits[f"{name}_test"].labels[:SHOWN] for name in ("source", "target")])
+    labels = np.concatenate([splits[f"{name}_test"].labels[:items] for name in ("source", "target")])
     is_target = np.repeat([False, True], [len(part) for part in after])
     placed = {name: embedded(np.concatenate(parts)) for name, parts in stages.items()}
     save_embeddings(run.folder / "figures" / "embeddings.png", placed, is_target, labels, run.datamodule.class_names)
@@ -178,7 +181,7 @@ def cam_section(network: DigitNetwork, run: Any) -> Section:
 
 def telling_section(run: Any) -> Section:
     """What can be said without target labels, at the end of training."""
-    lines = ["| on target validation images, without their labels | value | better |", "|---|---:|---|"]
+    lines = ["| at the end of training, without target labels | value | better |", "|---|---:|---|"]
     for name, higher in CRITERIA.items():
         if (value := run.metrics.get(f"val/{name}")) is not None:
             shown = "source validation accuracy" if name == "accuracy_source" else name.replace("_", " ")

@@ -20,7 +20,7 @@ from lightning_modules.adaptation.labeller import train_labeller
 from lightning_modules.adaptation.network import DigitNetwork
 from lightning_modules.adaptation.pool import ImagePool
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
-from lightning_modules.adaptation.translated import save_snapshot, translate, translation_figures
+from lightning_modules.adaptation.translated import bound_figures, save_snapshot, translate, translation_figures
 from lightning_modules.adaptation.translated_report import translation_sections
 from lightning_modules.adaptation.two_domains import TwoDomains
 from lightning_modules.base import Measured
@@ -162,11 +162,11 @@ class Translation(SeveralOptimizers, TwoDomains):
     def on_validated(self, found: Mapping[str, float]) -> None:
         super().on_validated(found)
         if self.trainer.is_global_zero:
-            save_snapshot(self, int(self.part_done * SNAPSHOTS))
+            save_snapshot(self, SNAPSHOTS)
 
     def stage_bounds(self, run: Any) -> None:
         super().stage_bounds(run)
-        run.metrics |= {f"test/{name}": value for name, value in self.bound_figures(run).items()}
+        run.metrics |= {f"test/{name}": value for name, value in bound_figures(self, run).items()}
 
     def report(self, run: Any) -> list[Section]:
         return [*translation_sections(self, run), *super().report(run)]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.pairs import PairBatch, PairDataModule, Unlabelled
-from lightning_modules.adaptation.bounds import measure_bounds
+from lightning_modules.adaptation.bounds import KEPT, measure_bounds
 from lightning_modules.adaptation.criteria import unlabelled_criteria
 from lightning_modules.adaptation.distances import proxy_a_distance
 from lightning_modules.adaptation.network import SOURCE, TARGET, DigitNetwork
@@ -44,13 +44,26 @@ class TwoDomains(Task):
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         oracle: look at the target's validation labels too: `val/accuracy_oracle`, and `test/accuracy_oracle` of the
             epoch that was best by them. Neither is attainable without labels; nothing else depends on them.
+        embedded_items: test images of each domain in the report's picture of the features, at most 500.
+
+    Raises:
+        UsageError: `embedded_items` is out of these limits.
     """
 
     bar = ("loss", "accuracy_source", "domain_accuracy")
 
-    def __init__(self, network: Any, optimizer: MakeOptimizer, scheduler: MakeScheduler, oracle: bool = False):
+    def __init__(
+        self,
+        network: Any,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler,
+        oracle: bool = False,
+        embedded_items: int = 500,
+    ):
         super().__init__(network, optimizer, scheduler)
-        self.oracle, self.oracle_best = oracle, -1.0
+        if not 4 <= embedded_items <= KEPT:
+            raise UsageError(f"task.module.embedded_items is {embedded_items}, but it must be from 4 to {KEPT}.")
+        self.oracle, self.oracle_best, self.embedded_items = oracle, -1.0, embedded_items
 
     @abstractmethod
     def measure_training(self, batch: PairBatch) -> Measured:
@@ -166,4 +179,4 @@ class TwoDomains(Task):
         return {"accuracy": right, "loss": -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))}
 
     def report(self, run: Any) -> list[Section]:
-        return report_sections(self.classifier, run)
+        return report_sections(self.classifier, run, self.embedded_items)
