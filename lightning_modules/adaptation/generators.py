@@ -35,10 +35,10 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Images (B, C, H, W) in [−1, 1] → images of the other domain, the same: c7s1-w, d2w, d4w, R4w × blocks, u2w, uw, c7s1-C.
+    """Images (B, C, H, W) in [−1, 1] → images of the other domain, alike; H and W are multiples of 4.
 
-    H and W are multiples of 4. Parameters for RGB: 11,378,179 of width 64 with 9 blocks, 7,837,699 with 6 (the paper's);
-    1,374,723 of width 32 with 4; 198,659 of width 16 with 2.
+    c7s1-w, d2w, d4w, R4w × blocks, u2w, uw, c7s1-C, as the paper calls them, and tanh. Parameters for RGB: 11,378,179
+    of width 64 with 9 blocks and 7,837,699 with 6 (the paper's); 1,374,723 of width 32 with 4; 198,659 of 16 with 2.
 
     Args:
         channels: of an image.

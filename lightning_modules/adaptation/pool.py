@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ImagePool(nn.Module):
-    """The last generated images, `size` at most (Shrivastava et al. 2017, arXiv 1612.07828; Zhu et al. 2017, section 4).
+    """Generated images, `size` at most (Shrivastava et al. 2017, arXiv 1612.07828; Zhu et al. 2017, section 4).
 
     While it fills, an image goes in and comes back. When it is full, by an even chance either an old one comes back
     and the new one takes its place, or the new one comes back and is not kept. All of it is in the checkpoint, in

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +20,11 @@ from lightning_modules.adaptation.pool import ImagePool
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
 from lightning_modules.adaptation.translated import bound_figures, save_snapshot, translate, translation_figures
 from lightning_modules.adaptation.translated_report import translation_sections
+from lightning_modules.adaptation.translating import translate_images
 from lightning_modules.adaptation.two_domains import TwoDomains
 from lightning_modules.base import Measured
 from lightning_modules.several import SeveralOptimizers
 from reporting.report import Section
-
-log = logging.getLogger(__name__)
 
 SNAPSHOTS = 6  # of the same digits' translations over a training
 
@@ -43,8 +40,7 @@ class Translation(SeveralOptimizers, TwoDomains):
     validation images; the test has `test/cycle_l1` and, with noise, `test/diversity`: the mean |G(x, z₁) − G(x, z₂)|.
 
     Args:
-        network, optimizer, scheduler, adversary_optimizer, adversary_scheduler, clip: as of `SeveralOptimizers`.
-        oracle: as of `TwoDomains`.
+        network, others: as of `SeveralOptimizers` and `TwoDomains`.
         cycle: weight of |F(G(x_s)) − x_s|, and of the target's cycle unless `cycle_target` says another.
         cycle_target: of |G(F(x_t)) − x_t|.
         identity: weight of |G(x_t) − x_t| and |F(x_s) − x_s|, in multiples of `cycle`.
@@ -59,16 +55,14 @@ class Translation(SeveralOptimizers, TwoDomains):
         self,
         network: CycleGAN,
         *,
-        oracle: bool = False,
         cycle: float = 10.0,
         cycle_target: float | None = None,
         identity: float = 0.5,
         pool: int = 50,
         task_through_generator: bool = False,
-        **optimizers: Any,
+        **others: Any,
     ):
-        super().__init__(network, **optimizers)
-        self.oracle = oracle
+        super().__init__(network, **others)
         self.cycle, self.identity = cycle, identity
         self.cycle_target = cycle if cycle_target is None else cycle_target
         require_weights(cycle=cycle, cycle_target=self.cycle_target, identity=identity, pool=pool)
@@ -167,6 +161,10 @@ class Translation(SeveralOptimizers, TwoDomains):
     def stage_bounds(self, run: Any) -> None:
         super().stage_bounds(run)
         run.metrics |= {f"test/{name}": value for name, value in bound_figures(self, run).items()}
+
+    def stage_translate(self, run: Any) -> None:
+        """Source images, or a folder's, and their translations as files."""
+        translate_images(self, run)
 
     def report(self, run: Any) -> list[Section]:
         return [*translation_sections(self, run), *super().report(run)]
