@@ -44,7 +44,7 @@ class TwoDomains(Task):
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         oracle: look at the target's validation labels too: `val/accuracy_oracle`, and `test/accuracy_oracle` of the
             epoch that was best by them. Neither is attainable without labels; nothing else depends on them.
-        embedded_items: test images of each domain in the report's picture of the features, at most 500.
+        embedded_items: test images of each domain in the report's picture of the features, at most 500; 0: no picture.
 
     Raises:
         UsageError: `embedded_items` is out of these limits.
@@ -61,8 +61,8 @@ class TwoDomains(Task):
         embedded_items: int = 500,
     ):
         super().__init__(network, optimizer, scheduler)
-        if not 4 <= embedded_items <= KEPT:
-            raise UsageError(f"task.module.embedded_items is {embedded_items}, but it must be from 4 to {KEPT}.")
+        if embedded_items and not 4 <= embedded_items <= KEPT:
+            raise UsageError(f"task.module.embedded_items is {embedded_items}, but it must be 0 or from 4 to {KEPT}.")
         self.oracle, self.oracle_best, self.embedded_items = oracle, -1.0, embedded_items
 
     @abstractmethod
