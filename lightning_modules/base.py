@@ -100,6 +100,9 @@ class Task(L.LightningModule):
     def on_step_skipped(self) -> None:
         """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
 
+    def before_fit(self, run: Any) -> None:
+        """A training is about to begin anew: what must be there before, trained by itself, is made now."""
+
     def check_stages(self, run: Any) -> None:
         """Raises UsageError when a stage to come cannot work; before the first, so that no training is lost to it."""
 

@@ -34,6 +34,7 @@ class SeveralOptimizers(Task):
         adversary_optimizer, adversary_scheduler: of the players that play against those of `optimizer`.
         clip: longest gradient of each player's step (the norm over all its parameters), cut when it is longer;
             null: never. In place of `trainer.gradient_clip_val`.
+        others: of the class that a subclass has beside this one.
 
     Raises:
         UsageError: clip is not above 0; on loading, a checkpoint is of another number of optimizers.
@@ -47,8 +48,9 @@ class SeveralOptimizers(Task):
         adversary_optimizer: MakeOptimizer,
         adversary_scheduler: MakeScheduler,
         clip: float | None = None,
+        **others: Any,
     ):
-        super().__init__(network, optimizer, scheduler)
+        super().__init__(network, optimizer, scheduler, **others)
         if clip is not None and not clip > 0:
             raise UsageError(f"task.module.clip is {clip}, but it must be a number above 0, or null.")
         self.automatic_optimization = False

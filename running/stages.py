@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 def fit(run: Run) -> None:
     """Trains; the module then holds the best checkpoint's weights, and the metrics are that checkpoint's."""
+    if run.checkpoint_path is None:
+        run.module.before_fit(run)
     try:
         run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
     except SIGTERMException:

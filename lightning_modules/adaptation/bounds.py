@@ -70,24 +70,31 @@ def bounds_of(classifier: DigitNetwork, run: Any) -> dict[str, DigitNetwork]:
     Raises:
         UsageError: nothing says for how many steps.
     """
-    config, steps, found = run.config, steps_of(run), {}
-    folder = Path(config.paths.cache).expanduser().absolute()
+    steps, found = steps_of(run), {}
     for domain, kind in (("source", SourceOnly), ("target", TargetTrained)):
-        key = {
-            "version": VERSION,
-            "data": run.datamodule.fingerprint,
-            "network": [domain, str(classifier.spec), classifier.settings],
-            "training": OmegaConf.to_container(
-                OmegaConf.masked_copy(config, ["optimizer", "scheduler", "seed"]), resolve=True
-            ),
-            "steps": [steps, run.datamodule.batch_size, str(config.trainer.precision)],
-        }
-        build = partial(trained_weights, kind, classifier, run, steps)
-        weights = cached_arrays(folder, f"bound_{domain}", key, build)
+        weights = cached_weights(domain, kind, classifier, run, steps)
         network = kind(classifier.spec, **classifier.settings).to(run.module.device)
         network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         found[domain] = network.eval()
     return found
+
+
+def cached_weights(
+    domain: str, kind: type[DigitNetwork], like: DigitNetwork, run: Any, steps: int
+) -> dict[str, np.ndarray]:
+    """The weights of a network of `like`'s settings trained on a domain for so many steps, kept in the cache."""
+    config = run.config
+    key = {
+        "version": VERSION,
+        "data": run.datamodule.fingerprint,
+        "network": [domain, str(like.spec), like.settings],
+        "training": OmegaConf.to_container(
+            OmegaConf.masked_copy(config, ["optimizer", "scheduler", "seed"]), resolve=True
+        ),
+        "steps": [steps, run.datamodule.batch_size, str(config.trainer.precision)],
+    }
+    folder = Path(config.paths.cache).expanduser().absolute()
+    return cached_arrays(folder, f"bound_{domain}", key, partial(trained_weights, kind, like, run, steps))
 
 
 def steps_of(run: Any) -> int:
@@ -98,7 +105,8 @@ def steps_of(run: Any) -> int:
     path = run.checkpoint_path
     if path is None:
         raise UsageError("The stage bounds trains for as many steps as the run: put fit before it, or give ckpt_path=…")
-    return int(read_checkpoint(path)["global_step"])
+    checkpoint = read_checkpoint(path)
+    return int(checkpoint.get("batches_done", checkpoint["global_step"]))
 
 
 def trained_weights(kind: type[DigitNetwork], like: DigitNetwork, run: Any, steps: int) -> dict[str, np.ndarray]:
