@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from lightning_modules.adaptation.distances import proxy_a_distance
 from lightning_modules.adaptation.network import SOURCE, TARGET, DigitNetwork
 from lightning_modules.adaptation.predicting import outputs, predicted
 from lightning_modules.adaptation.report import report_sections
+from lightning_modules.adaptation.selection import selection_sections
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Task
 from reporting.load import read_checkpoint
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class TwoDomains(Task):
     def on_validated(self, found: Mapping[str, float]) -> None:
         if self.oracle and found["val/accuracy_oracle"] > self.oracle_best:
             self.oracle_best = found["val/accuracy_oracle"]
-            self.trainer.save_checkpoint(self.oracle_path, weights_only=True)
+            self.trainer.save_checkpoint(self.oracle_path)
 
     @property
     def oracle_path(self) -> Path:
@@ -177,6 +178,11 @@ class TwoDomains(Task):
         chosen = np.take_along_axis(p, label[:, None], 1)[:, 0].astype(np.float64)
         right = (p.argmax(1) == label).astype(np.float64)
         return {"accuracy": right, "loss": -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """Of five runs or more how well each criterion without labels would have chosen among them."""
+        return selection_sections(runs, folder)
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(self.classifier, run, self.embedded_items)
