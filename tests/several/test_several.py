@@ -14,14 +14,13 @@ import torch
 
 from datamodules.errors import UsageError
 from reporting.load import read_checkpoint
-from running import build
 from running.callbacks import ProgressLines
 from running.stopped import Stopped
 from tests.conftest import run_here
 from tests.several import gan
+from tests.several.ending import killed
 from tests.several.gan import Game, run_game
 from tests.soak.compare import differences, unequal
-from tests.soak.killing import At
 from tests.test_budget import Clock, clock  # noqa: F401
 
 
@@ -46,22 +45,6 @@ def short(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("short")
     run_game(["trainer.max_steps=3"], folder)
     return folder
-
-
-class Killed(BaseException):
-    """In place of a process's death."""
-
-
-def killed(words: list[str], folder: Path, moment: str, monkeypatch) -> None:
-    """A run that ends at a moment of `tests.soak.killing.At`, as if it were killed."""
-
-    def die() -> None:
-        raise Killed
-
-    made = build.callbacks
-    with monkeypatch.context() as patched, pytest.raises((Killed, Stopped)):
-        patched.setattr(build, "callbacks", lambda *given: [*made(*given), At(moment, die)])
-        run_game(words, folder)
 
 
 def go_on(folder: Path, *words: str) -> None:
@@ -90,13 +73,13 @@ def column(folder: Path, name: str) -> dict[int, float]:
         (["scheduler=warmup_stable_decay"], ["step:11"]),  # its plateau ends after 16 batches
     ],
 )
-def test_a_run_that_goes_on_is_the_run_that_was_never_ended(words, moments, whole, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_is_the_run_that_was_never_ended(words, moments, whole, tmp_path):
     """Every tensor of every checkpoint, pool and running statistics among them, curves, figures and TensorBoard."""
     if words:
         run_game(words, whole := tmp_path / "whole")
     for number, moment in enumerate(moments):
         folder = tmp_path / str(number)
-        killed(words, folder, moment, monkeypatch)
+        killed(run_game, words, folder, moment)
         ended_at = last_of(folder)["batches_done"]
         go_on(folder)
         assert differences(whole, folder) == [], moment
