@@ -34,7 +34,8 @@ LINKING = {
     "results": REPOSITORY / "RESULTS.md",
     "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
 }
-EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "pydocs")  # data that ship with the packages
+EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "digits_m", "digits_one_class", "pydocs", "waves",
+            "doodles", "glyphs")  # data that ship with the packages  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
