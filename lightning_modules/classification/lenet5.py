@@ -55,7 +55,7 @@ class LeNet5(Classifier):
         self.hidden, self.head = nn.Linear(wide[3], wide[4]), nn.Linear(wide[4], spec.classes)
 
     def takes(self, height: int, width: int) -> bool:
-        return 1 <= min(height, width) and max(height, width) <= SIDE
+        return min(height, width) >= 1 and max(height, width) <= SIDE
 
     def framed(self, images: Tensor) -> Tensor:
         """Images in the middle of 32×32 pixels of intensity 0, integers or floats as they were."""

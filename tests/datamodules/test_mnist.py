@@ -340,5 +340,5 @@ def test_padded_images_are_the_same_in_a_black_frame(tmp_path, grey):
         np.testing.assert_array_equal(images[:, :, 2:-2, 2:-2], made[0].splits[split].images)
         assert images.sum() == made[0].splits[split].images.sum()
         np.testing.assert_array_equal(labels, made[0].splits[split].labels)
-    with pytest.raises(UsageError, match="data.pad is -1"):
+    with pytest.raises(UsageError, match=r"data\.pad is -1"):
         MNIST(str(tmp_path), str(tmp_path / "cache"), "none", pad=-1)
