@@ -69,6 +69,9 @@ class Task(L.LightningModule):
 
     bar: tuple[str, ...] = ("loss", "accuracy")  # figures beside a progress bar
     step_figure = "loss"  # what the curve of single steps shows: see `step_value`
+    max_steps = -1  # batches after which a training ends, whatever its epochs; -1: none
+    player: str | None = None  # of several whose optimizers step in turn, the one whose step is under way,
+    option = "optimizer"  # and the group of its optimizer
 
     def __init__(self, network: nn.Module, optimizer: MakeOptimizer, scheduler: MakeScheduler):
         super().__init__()
@@ -127,10 +130,10 @@ class Task(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         return self.scheduled(self.make_optimizer(self.parameters()))
 
-    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimizer and its schedule over the whole training, as Lightning wants them."""
-        steps = TICKS if self.spent is not None else int(self.trainer.estimated_stepping_batches)
-        scheduler = self.make_scheduler(optimizer, total_steps=steps)
+    def scheduled(self, optimizer: torch.optim.Optimizer, make: MakeScheduler | None = None) -> dict[str, Any]:
+        """The optimizer and its schedule over the whole training, as Lightning wants them; `make` another schedule."""
+        steps = TICKS if self.spent is not None else int(self.batches_planned)
+        scheduler = (make or self.make_scheduler)(optimizer, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
@@ -150,7 +153,17 @@ class Task(L.LightningModule):
     @property
     def part_done(self) -> float:
         """The part of the training that is done: of its time under a budget, else of its steps."""
-        return self.global_step / self.trainer.estimated_stepping_batches if self.spent is None else self.spent
+        return self.batches_done / self.batches_planned if self.spent is None else self.spent
+
+    @property
+    def batches_done(self) -> int:
+        """The training's steps so far, as its curves, limits and schedules count them."""
+        return self.global_step
+
+    @property
+    def batches_planned(self) -> float:
+        """How many it has in all; infinitely many under a budget of time."""
+        return self.trainer.estimated_stepping_batches
 
     # Figures: each batch is counted, each split closed at its end
 

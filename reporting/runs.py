@@ -21,7 +21,7 @@ from reporting.folder import STAGES_FILE, leaves, monitored, read_json, task_set
 from reporting.published import Figure, published_figures, short_keys, text
 from reporting.statistics import half_interval, mean
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "experiment", "debug")
+GROUPS = ("model", "data", "optimizer", "adversary_optimizer", "scheduler", "trainer", "experiment", "debug")
 # No settings of what is trained: where things lie, who published what, which stages ran.
 LEFT_OUT = ("provenance", "paths", "published", "ckpt_path", "stages", "choices", "sweep_name", "seed")
 

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from lightning_modules.base import Task
+
 PREFIX = "network."
 
 
@@ -39,10 +41,10 @@ class WeightAverage(Callback):
         self.other = held
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step <= self.steps:  # gradients were accumulated, nothing moved
+    def on_train_batch_end(self, trainer: L.Trainer, module: Task, *_: Any) -> None:
+        if module.batches_done <= self.steps:  # gradients were accumulated, nothing moved
             return
-        self.steps = trainer.global_step
+        self.steps = module.batches_done
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in module.network.state_dict().items():
             if value.is_floating_point():

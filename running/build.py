@@ -17,21 +17,23 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec, spec_from_dict, spec_to_dict
-from lightning_modules.base import Task
+from lightning_modules.base import MakeOptimizer, MakeScheduler, Task
+from lightning_modules.several import SeveralOptimizers
 from reporting.folder import find_checkpoint
 from reporting.load import load_weights, read_checkpoint
 from running.averaging import WeightAverage
 from running.budget import Budget
 from running.callbacks import ProgressLines, Record, ValidateLastStep
-from running.checkpoints import WholeCheckpoints
+from running.checkpoints import WholeCheckpoints, batches_done
 from running.curves import CurvesLogger
 from running.going_on import GoOn, StopGently
 from running.numbers import FiniteSteps
 from running.plateau import Plateau
-from running.refusals import check_network
+from running.refusals import check_network, check_optimizers
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=L.Callback)
@@ -119,20 +121,33 @@ def make_data(config: DictConfig, start: Start | None) -> Data:
 
 def make_module(config: DictConfig, spec: Spec, start: Start | None) -> Task:
     """The task with its network, in which are the checkpoint's weights, its optimizer and schedule."""
+    check_optimizers(config)
     network = build("model", config.model, spec=spec)
-    optimizer, scheduler = build("optimizer", config.optimizer), build("scheduler", config.scheduler)
-    attempt("optimizer and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
-    module = build("task.module", config.task.module, network=network, optimizer=optimizer, scheduler=scheduler)
+    optimizer, scheduler = make_optimizer(config, "optimizer", network)
+    made = {"optimizer": optimizer, "scheduler": scheduler}
+    if config.get("adversary_optimizer") is not None:
+        optimizer, scheduler = make_optimizer(config, "adversary_optimizer", network)
+        made |= {"adversary_optimizer": optimizer, "adversary_scheduler": scheduler}
+    module = build("task.module", config.task.module, network=network, **made)
     if start:
         check_network(config, start.config, start.path)
         load_weights(module, start.checkpoint["state_dict"], start.path)
     return module
 
 
-def make_trainer(config: DictConfig, folder: Path, spec: Spec, start: Start | None) -> L.Trainer:
+def make_optimizer(config: DictConfig, group: str, network: nn.Module) -> tuple[MakeOptimizer, MakeScheduler]:
+    """An optimizer of a group and its schedule; what the schedule asks of `optimizer` it is told of this group."""
+    own = config.copy()
+    own.optimizer = config[group]
+    optimizer, scheduler = build(group, own.optimizer), build("scheduler", own.scheduler)
+    attempt(f"{group} and scheduler", lambda: scheduler(optimizer(network.parameters()), total_steps=1000))
+    return optimizer, scheduler
+
+
+def make_trainer(config: DictConfig, folder: Path, module: Task, spec: Spec, start: Start | None) -> L.Trainer:
     """Lightning's trainer with the loggers and callbacks of this run."""
     fits, resumes = "fit" in config.stages, start is not None and start.resumes
-    step = start.checkpoint["global_step"] if resumes else 0
+    step = batches_done(start.checkpoint) if resumes else 0
     own = start is not None and start.path.resolve().parent.parent == folder.resolve()  # later stages of this very run
     curves = CurvesLogger(folder, resumed_at=step if resumes else math.inf if own else None)
     # TensorBoard then leaves out what a killed run wrote after its checkpoint, or before its first.
@@ -147,6 +162,8 @@ def make_trainer(config: DictConfig, folder: Path, spec: Spec, start: Start | No
         plugins=WholeCheckpoints(),
         enable_progress_bar=interactive(),
         default_root_dir=folder,
+        # Of several optimizers Lightning would count the steps of all: ValidateLastStep counts the batches.
+        **({"max_steps": -1} if isinstance(module, SeveralOptimizers) else {}),
         **({"max_epochs": -1, "max_steps": -1} if minutes_of(config) else {}),
     )
 
@@ -156,16 +173,17 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
     last = folder / "checkpoints" / "last.ckpt"
     common = {"dirpath": folder / "checkpoints", "auto_insert_metric_name": False, "enable_version_counter": False}
     watched = {"monitor": config.task.monitor, "mode": config.task.mode}
+    best = watched if config.get("checkpoint", "best") == "best" else {"monitor": "step", "mode": "max"}
     chosen = [
         record,
         GoOn(config.patience),
         *([WeightAverage(config.average)] if config.get("average") else []),
         FiniteSteps(config.get("nonfinite", "stop"), last),  # after it: it sees the weights being trained
         *([Budget(minutes, record)] if (minutes := minutes_of(config)) else []),
-        ValidateLastStep(),
+        ValidateLastStep(-1 if minutes_of(config) else config.trainer.max_steps),
         StopGently(last),  # after it: it asks whether a validation is due
         LearningRateMonitor("step"),
-        ModelCheckpoint(**common, filename="best", **watched, save_on_train_epoch_end=False),
+        ModelCheckpoint(**common, filename="best", **best, save_on_train_epoch_end=False),
         RichProgressBar() if interactive() else ProgressLines(),
     ]
     if config.patience is not None:

@@ -11,12 +11,13 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_modules.base import Task
+from running.going_on import end_training
 
 log = logging.getLogger(__name__)
 
 
 class Record(Callback):
-    """Puts configuration, spec, figures so far and seconds trained into every checkpoint, as plain containers.
+    """Puts configuration, spec, figures so far, seconds and batches trained into every checkpoint, as plain containers.
 
     Also the training loader's place, which Lightning saves but does not restore once a module has asked for
     `estimated_stepping_batches`: a run resumed in the middle of an epoch would begin that epoch anew.
@@ -39,12 +40,13 @@ class Record(Callback):
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.started = time.perf_counter()
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, module: Task, checkpoint: dict[str, Any]) -> None:
         figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
         place = trainer.train_dataloader.state_dict()
         if place["batches_done"] >= trainer.num_training_batches:  # the end of an epoch that a limit cut short
             place = {"batches_done": 0}
         checkpoint.update(config=self.config, spec=self.spec, metrics=figures, seconds=self.seconds, loader_place=place)
+        checkpoint["batches_done"] = module.batches_done
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loader_place = checkpoint["loader_place"]
@@ -57,11 +59,25 @@ class Record(Callback):
 class ValidateLastStep(Callback):
     """Ends training by `should_stop` at `max_steps`, so that Lightning validates, and saves, after the last step too.
 
-    Without it a run that ends between two validations loses the steps since the former.
+    Without it a run that ends between two validations loses the steps since the former. Of a task with several
+    optimizers Lightning itself would count the steps of all of them: there this alone ends it.
+
+    Args:
+        max_steps: -1: no limit.
     """
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
+    def __init__(self, max_steps: int):
+        self.max_steps = max_steps
+
+    def setup(self, trainer: L.Trainer, module: Task, stage: str) -> None:
+        module.max_steps = self.max_steps  # before the schedules are made
+
+    def on_train_start(self, trainer: L.Trainer, module: Task) -> None:
+        if module.batches_done == self.max_steps and not trainer.should_stop:  # gone on from its end
+            end_training(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Task, *_: Any) -> None:
+        if module.batches_done == self.max_steps:
             validate_and_stop(trainer)
 
 
@@ -87,12 +103,12 @@ class ProgressLines(Callback):
             return
         self.last = now
         left = (now - self.started) / max(1e-9, module.part_done - self.first_part) * (1 - module.part_done)
-        step = f"step {trainer.global_step}"
-        if math.isfinite(trainer.estimated_stepping_batches):
-            step += f" of {trainer.estimated_stepping_batches:.0f}"
+        step = f"step {module.batches_done}"
+        if math.isfinite(module.batches_planned):
+            step += f" of {module.batches_planned:.0f}"
         log.info("%s, loss %.4f, %.0f min left", step, outputs["loss"], left / 60)
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: Task) -> None:
         names = [name for name in trainer.callback_metrics if name.split("/")[0] in ("train", "val")]
         shown = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names if "_step" not in name)
-        log.info("step %d, epoch %d:  %s", trainer.global_step, trainer.current_epoch + 1, shown)
+        log.info("step %d, epoch %d:  %s", module.batches_done, trainer.current_epoch + 1, shown)

@@ -41,13 +41,18 @@ def moved(checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name, state in checkpoint.get("callbacks", {}).items():
         before = state.get("dirpath")
         best = Path(elsewhere(state["best_model_path"], before, str(folder))) if before else folder
-        if state.get("monitor") and best.is_file() and read_checkpoint(best)["global_step"] > checkpoint["global_step"]:
+        if state.get("monitor") and best.is_file() and batches_done(read_checkpoint(best)) > batches_done(checkpoint):
             continue
         if before and best.is_file():
             state = {key: elsewhere(value, before, str(folder)) for key, value in state.items()}
             state["best_k_models"] = {elsewhere(k, before, str(folder)): v for k, v in state["best_k_models"].items()}
         found[name] = state
     return checkpoint | {"callbacks": found}
+
+
+def batches_done(checkpoint: dict[str, Any]) -> int:
+    """The steps of training behind a checkpoint; earlier versions had tasks of one optimizer alone."""
+    return checkpoint.get("batches_done", checkpoint["global_step"])
 
 
 def elsewhere(value: Any, before: str, after: str) -> Any:

@@ -9,7 +9,8 @@ from datamodules.errors import UsageError
 from reporting.folder import find_checkpoint
 from reporting.load import read_checkpoint
 
-CHOSEN = ("task", "model", "data", "optimizer", "scheduler", "trainer", "attack", "experiment", "sweep", "debug")
+CHOSEN = ("task", "model", "data", "optimizer", "adversary_optimizer", "scheduler", "trainer", "attack", "experiment",
+          "sweep", "debug")  # fmt: skip
 FIXED = ("task", "model", "experiment", "sweep", "debug")  # a checkpoint's own, or not at all
 
 
@@ -40,7 +41,7 @@ def final_config(composed: DictConfig, hydra_config: DictConfig) -> DictConfig:
                 )
         elif key in CHOSEN:
             if choices[key] != config.choices[key]:  # the same choice keeps the checkpoint's own settings of it
-                config[key], config.choices[key] = composed[key], choices[key]
+                config[key], config.choices[key] = composed.get(key), choices[key]
         elif override.is_delete():
             OmegaConf.update(config, key, None)
         else:

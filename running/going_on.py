@@ -59,7 +59,7 @@ class GoOn(Callback):
 def end_training(trainer: L.Trainer) -> None:
     """Ends a training just restored; its last step and epoch count, as they did after the checkpoint was written."""
     loop = trainer.fit_loop
-    loop.epoch_loop._batches_that_stepped = trainer.global_step
+    loop.epoch_loop._batches_that_stepped = trainer.lightning_module.batches_done
     loop.epoch_progress.increment_processed()
     loop.epoch_progress.increment_completed()
     trainer.should_stop = True

@@ -63,6 +63,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.seed": (is_seed, SEED),
     "task.module.seed": (is_seed, SEED),
     "average": (lambda value: number(value) and 0 <= value < 1, "a number from 0 up to, not including, 1"),
+    "checkpoint": (lambda value: value in ("best", "last"), "best or last"),
     "budget.minutes": (above_0_or_null, "a number above 0, or null"),
     "patience": (lambda value: value is None or whole(value, 0), "a whole number, 0 or more, or null"),
     "model.layers": (
@@ -79,6 +80,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.log_every_n_steps": (whole, "a whole number above 0"),
     "trainer.num_sanity_val_steps": (lambda value: whole(value, -1), "a whole number, -1 for all of them, or 0"),
     "trainer.gradient_clip_val": (above_0_or_null, "a number above 0, or null"),
+    "task.module.clip": (above_0_or_null, "a number above 0, or null"),
     "trainer.deterministic": (lambda value: value in (True, False, "warn"), "true, false or warn"),
     "trainer.devices": (
         lambda value: whole(value) or value in (-1, "auto") or (OmegaConf.is_list(value) and len(value) > 0),

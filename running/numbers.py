@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.errors import UsageError
 from lightning_modules.base import Task
+from lightning_modules.several import SeveralOptimizers
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 class FiniteSteps(Callback):
     """Looks at every step's loss, and at the norm of its gradient, before the weights change.
 
-    (With precision 16-mixed infinite gradients are part of finding the loss's scale: only the loss is looked at.)
+    Of a task with several optimizers these are each player's steps, left out one by one. (With precision 16-mixed
+    infinite gradients are part of finding the loss's scale: only the loss is looked at.)
 
     Args:
         nonfinite: `stop`, or `skip`: the weights and running statistics stay as before the step; the figures of the
@@ -44,9 +46,16 @@ class FiniteSteps(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.skipped = state["skipped"]
 
+    def on_fit_start(self, trainer: L.Trainer, module: Task) -> None:
+        if isinstance(module, SeveralOptimizers):
+            module.before_step = lambda: self._keep(module)
+
     def on_train_batch_start(self, trainer: L.Trainer, module: Task, *_: Any) -> None:
+        self._keep(module)
+
+    def _keep(self, module: Task) -> None:
         if self.nonfinite == "skip":
-            self.buffers = [buffer.clone() for buffer in module.network.buffers()]
+            self.buffers = [buffer.clone() for buffer in module.buffers()]
 
     def on_before_backward(self, trainer: L.Trainer, module: Task, loss: Tensor) -> None:
         self.loss = loss.detach()
@@ -57,15 +66,16 @@ class FiniteSteps(Callback):
         looked_at = self.loss if trainer.precision == "16-mixed" else torch.stack([self.loss, norm.to(self.loss)])
         if not trainer.strategy.reduce_boolean_decision(not looked_at.isfinite().all().item(), all=False):
             return
-        step, lr = trainer.global_step + 1, optimizer.param_groups[0]["lr"]
-        said = f"the loss is {self.loss.item():.6g} at step {step} (learning rate {lr:.4g}, gradient norm {norm:.4g})"
+        step, lr = module.batches_done + 1, optimizer.param_groups[0]["lr"]
+        loss = f"the loss of the {module.player}" if module.player else "the loss"
+        said = f"{loss} is {self.loss.item():.6g} at step {step} (learning rate {lr:.4g}, gradient norm {norm:.4g})"
         if self.nonfinite == "skip":
             self.skipped += 1
             log.warning("%s: this step is left out", said)
             optimizer.zero_grad(set_to_none=True)  # parameters without a gradient are not touched, not even decayed
-            for buffer, before in zip(module.network.buffers(), self.buffers, strict=True):
+            for buffer, before in zip(module.buffers(), self.buffers, strict=True):
                 buffer.copy_(before)
             module.on_step_skipped()
             return
         kept = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
-        raise UsageError(f"Training diverged: {said}; {kept}. Try a smaller optimizer.lr, or nonfinite=skip.")
+        raise UsageError(f"Training diverged: {said}; {kept}. Try a smaller {module.option}.lr, or nonfinite=skip.")

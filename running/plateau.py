@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from datamodules.errors import UsageError
 from lightning_modules.schedules import WarmupStableDecay, level_until
+from running.checkpoints import batches_done
 
 # What a run that goes on from its plateau may be given more of.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "budget.minutes")
@@ -76,7 +77,7 @@ def check_span(config: DictConfig, checkpoint: dict[str, Any], batches: int) -> 
         given, least = f"budget.minutes={minutes}", f"{math.ceil(10 * done / level) / 10:g}"
     else:
         total = steps_of(config.trainer, batches)
-        done, until, unit = checkpoint["global_step"], level_until(total, config.scheduler.decay), "steps"
+        done, until, unit = batches_done(checkpoint), level_until(total, config.scheduler.decay), "steps"
         given, least = f"trainer.max_epochs and max_steps come to {total} steps, which", str(math.ceil(done / level))
     if done > until:
         raise UsageError(

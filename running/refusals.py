@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
+from lightning_modules.several import SeveralOptimizers
 from reporting.published import text
 from running.plateau import LENGTHS, check_span, on_plateau
 
@@ -25,6 +27,43 @@ def check_devices(trainer: DictConfig) -> None:
     cores = os.cpu_count() or 1
     if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
         raise UsageError(f"trainer.devices is {trainer.devices}, but this machine has {cores} cores and no GPU in use.")
+
+
+def check_optimizers(config: DictConfig) -> None:
+    """Raises UsageError when a task has not the optimizers that its configuration gives, or several of them are to be
+    trained as only one can be."""
+    given, several = config.get("adversary_optimizer") is not None, has_several(config)
+    who, trainer = f"model={config.choices.model} of task={config.choices.task}", config.trainer
+    if given and not several:
+        raise UsageError(f"{who} is trained by one optimizer: leave out adversary_optimizer.")
+    if several and not given:
+        raise UsageError(f"{who} is trained by several optimizers: give adversary_optimizer=adam, or another.")
+    if not several or "fit" not in config.stages:
+        return
+    if trainer.gradient_clip_val is not None:
+        raise UsageError(
+            f"trainer.gradient_clip_val is {trainer.gradient_clip_val}, but {who} is trained by several optimizers: "
+            f"give task.module.clip={trainer.gradient_clip_val} in its place."
+        )
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        raise UsageError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but {who} is trained by several "
+            "optimizers, which step in every batch: leave it out, and choose data.batch_size."
+        )
+    one = len(trainer.devices) == 1 if OmegaConf.is_list(trainer.devices) else trainer.devices == 1
+    if not one or trainer.strategy != "auto":
+        raise UsageError(f"{who} is trained by several optimizers, in one process: leave trainer.devices=1.")
+    if trainer.precision == "16-mixed":
+        groups = ("optimizer", "adversary_optimizer")
+        if not torch.cuda.is_available() or trainer.accelerator == "cpu":
+            raise UsageError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU.")
+        if config.task.module.get("clip") is not None and any(config[group].get("fused") for group in groups):
+            raise UsageError("A fused optimizer in 16-mixed cannot clip: leave out fused=true, or task.module.clip.")
+
+
+def has_several(config: DictConfig) -> bool:
+    """Is its task one whose players each have an optimizer?"""
+    return issubclass(get_class(config.task.module._target_), SeveralOptimizers)
 
 
 def check_batches(trainer: DictConfig, batches: dict[str, int]) -> None:
@@ -66,8 +105,9 @@ def check_resumable(config: DictConfig, checkpoint: dict[str, Any], batches: dic
             "with more minutes: the one cannot become the other."
         )
     free = on_plateau(checkpoint)
-    keys = [f"{group}.{key}" for group in ("optimizer", "scheduler") for key in before[group]]
-    keys += ["choices.optimizer", "choices.scheduler", "average"]
+    groups = ("optimizer", "adversary_optimizer", "scheduler")
+    keys = [f"{group}.{key}" for group in groups for key in before.get(group) or []]
+    keys += [*(f"choices.{group}" for group in groups), "average"]
     keys += SPANNED if before.choices.scheduler != "constant" else []
     for key in keys:
         old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)

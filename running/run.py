@@ -40,7 +40,7 @@ def execute(config: DictConfig, folder: Path) -> float:
     parameters = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
     introduce(config, folder, data, parameters, why)
     check_beginning(config, folder, start, data)
-    trainer = make_trainer(config, folder, data.spec, start)
+    trainer = make_trainer(config, folder, module, data.spec, start)
     if start and start.resumes:
         check_processes(start.checkpoint, trainer.world_size)
     if data.there:

@@ -31,14 +31,14 @@ def fit(run: Run) -> None:
         run.trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=run.checkpoint_path, weights_only=True)
     except SIGTERMException:
         raise Stopped(run.callback(StopGently).number or signal.SIGTERM) from None
-    run.metrics |= {"seconds/fit": round(run.callback(Record).seconds, 2), "steps": run.trainer.global_step}
+    run.metrics |= {"seconds/fit": round(run.callback(Record).seconds, 2), "steps": run.module.batches_done}
     run.metrics |= {"epochs": run.trainer.current_epoch}
     if skipped := run.callback(FiniteSteps).skipped:
         run.metrics["steps_skipped"] = skipped
     found = run.trainer.callback_metrics.get(run.config.task.monitor)
     if found is not None and not math.isfinite(found):
         raise UsageError(
-            f"Training diverged: {run.config.task.monitor} is {found.item()} after {run.trainer.global_step} steps; "
+            f"Training diverged: {run.config.task.monitor} is {found.item()} after {run.module.batches_done} steps; "
             "try a smaller optimizer.lr. The best checkpoint so far is kept."
         )
     if not run.best_path.exists():  # nothing was validated
@@ -94,5 +94,6 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     chosen = {group: keys[f"choices.{group}"] for group in choices}
     wanted = ["data.batch_size", "trainer.max_epochs", "trainer.max_steps", "budget.minutes", "trainer.precision"]
     wanted += ["average"]
-    wanted += [key for key in keys if key.startswith(("model.", "optimizer.")) and "._" not in key]
+    groups = ("model.", "optimizer.", "adversary_optimizer.")
+    wanted += [key for key in keys if key.startswith(groups) and "._" not in key]
     return {"seed": config.seed} | chosen | {key: keys[key] for key in wanted if key in keys}
