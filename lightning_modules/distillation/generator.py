@@ -6,6 +6,7 @@ Source: Fang et al. 2019, "Data-Free Adversarial Distillation", arXiv 1912.11006
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UsageError
@@ -60,6 +61,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(double(first, 2 * width), double(2 * width, width))
         last = nn.BatchNorm2d(spec.channels, affine=False) if last_norm else nn.Identity()
         self.image = nn.Sequential(nn.Conv2d(width, spec.channels, 3, padding=1), nn.Tanh(), last)
+        self.to(memory_format=torch.channels_last)  # which processors multiply faster; the values are the same
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.image(self.layers(self.project(noise)))

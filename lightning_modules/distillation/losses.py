@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 
-LOSSES = ("l1", "mse", "kl", "hinton")
+LOSSES = ("l1", "mse", "kl")
 
 
 def discrepancy(teacher: Tensor, student: Tensor, loss: str = "l1", temperature: float = 1.0) -> Tensor:
@@ -26,7 +26,7 @@ def discrepancy(teacher: Tensor, student: Tensor, loss: str = "l1", temperature:
     if loss == "kl":
         soft = (teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)
         return temperature**2 * F.kl_div(soft[1], soft[0], reduction="batchmean", log_target=True)
-    raise UsageError(f"task.module.loss is {loss}, but it must be l1, mse or kl, or with real images hinton.")
+    raise UsageError(f"task.module.loss is {loss}, but it must be one of {', '.join(LOSSES)}.")
 
 
 def hinton(teacher: Tensor, student: Tensor, labels: Tensor, temperature: float = 4.0, share: float = 0.9) -> Tensor:

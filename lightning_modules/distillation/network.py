@@ -14,7 +14,7 @@ from lightning_modules.distillation.generator import Generator
 # Of each student its class, the model=… of task=classification, and its settings, given a width.
 STUDENTS = {
     "lenet5": (LeNet5, "lenet5", lambda width: {"width": float(width)}),
-    "cnn": (CNN, "cnn", lambda width: {"filters": int(width), "depth": 4, "dropout": 0.0, "channels_last": True}),
+    "cnn": (CNN, "cnn", lambda width: {"filters": int(width), "depth": 5, "dropout": 0.0, "channels_last": True}),
     **{
         f"resnet{depth}": (
             ResNet,
@@ -33,7 +33,7 @@ class DFAD(nn.Module):
 
     Args:
         spec: the images and their classes.
-        student: lenet5, cnn (four convolutions), resnet10, resnet18 or resnet34.
+        student: lenet5, cnn (five convolutions), resnet10, resnet18 or resnet34.
         student_width: of lenet5 the multiple of its features, of the others the first width.
         latent, generator, generator_width, last_norm: see `Generator`.
 
