@@ -76,7 +76,7 @@ class Classifier(nn.Module):
                 f"{kind(self.spec.channels)} ones of {self.sizes}: convert them, or train a network on such images."
             )
         # Divided in float32: half precision would round intensities that are not powers of two.
-        scaled = images.float() / (self.spec.levels - 1)
+        scaled = (images if images.dtype == torch.float64 else images.float()) / (self.spec.levels - 1)
         return (scaled - self.mean) / self.sd if self.normalise else scaled
 
     def learn_statistics_(self, images: Tensor) -> None:

@@ -160,8 +160,8 @@ class Distillation(SeveralOptimizers):
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """z ~ N(0, I), by the global random state, which a checkpoint keeps, or by a generator's."""
         if generator is None:
-            return torch.randn(count, self.generator.latent, device=self.device)
-        return torch.randn(count, self.generator.latent, generator=generator).to(self.device)
+            return torch.randn(count, self.generator.latent, device=self.device, dtype=self.dtype)
+        return torch.randn(count, self.generator.latent, generator=generator).to(self.device, self.dtype)
 
     def images(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
         """Normalised images to learn from, and the labels of real ones."""
