@@ -33,7 +33,9 @@ def milestones(optimizer: Optimizer, total_steps: int, at: Sequence[float], fact
         ValueError: the milestones are not growing shares of the steps.
     """
     if list(at) != sorted(at) or not all(0 < share < 1 for share in at):
-        raise ValueError(f"scheduler.at is {list(at)}, but it must be growing shares between 0 and 1, such as [0.4,0.7]")
+        raise ValueError(
+            f"scheduler.at is {list(at)}, but it must be growing shares between 0 and 1, such as [0.4,0.7]"
+        )
     steps = [share * total_steps for share in at]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= milestone for milestone in steps))
 

@@ -43,7 +43,7 @@ def write_classifier(
     own = OmegaConf.to_container(config)
     kept = {key: value for key, value in own.items() if key not in OWN}
     choices = {name: value for name, value in own["choices"].items() if name not in OWN}
-    kept |= {name: None for name in NONE}
+    kept |= dict.fromkeys(NONE)
     kept |= {
         "task": task_settings("classification"),
         "model": dict(model),

@@ -79,7 +79,9 @@ def save_classes(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
     save(figure, path)
 
 
-def save_neighbours(path: Path, places: np.ndarray, classes: np.ndarray, kinds: Mapping[str, slice], names: Sequence[str]) -> None:
+def save_neighbours(
+    path: Path, places: np.ndarray, classes: np.ndarray, kinds: Mapping[str, slice], names: Sequence[str]
+) -> None:
     """t-SNE places (N, 2), coloured by kind and by the teacher's class (N,)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for (kind, own), colour, marker in zip(kinds.items(), ("tab:blue", "tab:orange"), "ox", strict=True):

@@ -297,7 +297,9 @@ class Distillation(SeveralOptimizers):
     def warn_of_chance(self) -> None:
         accuracy, least = self.teacher.accuracy, 2 / self.network.spec.classes
         if accuracy is not None and accuracy < least:
-            log.warning("The teacher is right on %.1f %% of its validation images: no better than chance.", 100 * accuracy)
+            log.warning(
+                "The teacher is right on %.1f %% of its validation images: no better than chance.", 100 * accuracy
+            )
 
     def stage_teacher(self, run: Any) -> None:
         """The teacher: `teacher=`, or one trained as `task.teaching` says; left as checkpoints/teacher.ckpt."""

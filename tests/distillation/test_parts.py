@@ -22,7 +22,14 @@ from lightning_modules.distillation.teacher import Teacher, flops_of
 from lightning_modules.schedules import milestones
 
 DIGITS = ImageSpec(1, 8, 8, 17, 10)
-SMALL = {"student": "cnn", "student_width": 2, "latent": 3, "generator": "upsample", "generator_width": 3, "last_norm": True}
+SMALL = {
+    "student": "cnn",
+    "student_width": 2,
+    "latent": 3,
+    "generator": "upsample",
+    "generator_width": 3,
+    "last_norm": True,
+}
 
 
 def parameters(network: nn.Module) -> int:
