@@ -97,11 +97,13 @@ def hub_source(
     shape: tuple[int, int, int],
     class_names: list[str],
     label: str = "label",
+    instead: str = "digits",
 ) -> Source:
     """The splits train and test of the Hub's data set `name`: downloaded, or without a connection the earlier download.
 
     Args:
         title, looked_for: the data set, and the local files already looked for and where; for the message.
+        instead: data that needs no download; for the message.
 
     Raises:
         UsageError: neither; this was the last place to look.
@@ -118,7 +120,7 @@ def hub_source(
         raise UsageError(
             f"{title} was not found as {looked_for}, nor as {name} on the Hugging Face Hub "
             f"({cut_off if datasets.config.HF_HUB_OFFLINE else _reason(error)}): set paths.data=FOLDER or "
-            f"ETUDES_DATA=FOLDER to where it is, or take data=digits, which needs no download."
+            f"ETUDES_DATA=FOLDER to where it is, or take data={instead}, which needs no download."
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

@@ -59,6 +59,29 @@ def warmup_linear(optimizer: Optimizer, total_steps: int, warmup: float, first: 
     return LambdaLR(optimizer, factor)
 
 
+def inverse(optimizer: Optimizer, total_steps: int, alpha: float, beta: float) -> LambdaLR:
+    """lr / (1 + α p)^β, p the part of the steps that is done (Ganin et al. 2016, JMLR 17(59), section 5.2.2).
+
+    Raises:
+        ValueError: `alpha` or `beta` is below 0.
+    """
+    if alpha < 0 or beta < 0:
+        raise ValueError(f"scheduler.alpha is {alpha} and scheduler.beta {beta}, but they must be 0 or more")
+    return LambdaLR(optimizer, lambda step: (1 + alpha * step / total_steps) ** -beta)
+
+
+def constant_linear(optimizer: Optimizer, total_steps: int, level: float) -> LambdaLR:
+    """Each group's own learning rate over the first `level` of the steps, then down to 0 in a straight line (Zhu et al.
+    2017, arXiv 1703.10593, section 4).
+
+    Raises:
+        ValueError: `level` is not a share of the steps.
+    """
+    if not 0 <= level < 1:
+        raise ValueError(f"scheduler.level is {level}, but it must be from 0 up to, not including, 1")
+    return LambdaLR(optimizer, lambda step: min(1.0, max(0.0, (1 - step / total_steps) / (1 - level))))
+
+
 class WarmupStableDecay(LambdaLR):
     """Up to each group's own learning rate over the first `warmup` of the steps, level, and down to nothing in a
     straight line over the last `decay` of them (Hägele et al. 2024, arXiv 2405.18392, whose linear form this is).

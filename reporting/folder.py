@@ -79,8 +79,12 @@ def task_settings(name: str) -> dict[str, Any]:
 
 
 def task_class(name: str) -> type[Any]:
-    """The class of a task that this checkout has: what it adds to pages is asked of it."""
-    return get_class(task_settings(name)["module"]["_target_"])
+    """The class of a task that this checkout has: what it adds to pages is asked of it.
+
+    Where a model's file chooses the module (`task_module`), the task's file names the class all of them share.
+    """
+    settings = task_settings(name)
+    return get_class(settings["pages"] if "pages" in settings else settings["module"]["_target_"])
 
 
 def monitored(config: Mapping[str, Any]) -> tuple[str, str]:

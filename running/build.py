@@ -162,10 +162,16 @@ def make_trainer(config: DictConfig, folder: Path, module: Task, spec: Spec, sta
         plugins=WholeCheckpoints(),
         enable_progress_bar=interactive(),
         default_root_dir=folder,
-        # Of several optimizers Lightning would count the steps of all: ValidateLastStep counts the batches.
-        **({"max_steps": -1} if isinstance(module, SeveralOptimizers) else {}),
-        **({"max_epochs": -1, "max_steps": -1} if minutes_of(config) else {}),
+        **limits_of(config, module),
     )
+
+
+def limits_of(config: DictConfig, module: Task) -> dict[str, int]:
+    """What of Lightning's own limits gives way: to a budget, and of several optimizers, whose steps it would count all
+    together, to `ValidateLastStep`."""
+    if minutes_of(config):
+        return {"max_epochs": -1, "max_steps": -1}
+    return {"max_steps": -1} if isinstance(module, SeveralOptimizers) else {}
 
 
 def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callback]:

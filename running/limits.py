@@ -24,6 +24,7 @@ NULL_KINDS: dict[str, type] = {
     "model.embedding_dropout": float,
     "model.output_dropout": float,
     "model.output_maps": int,
+    "task.module.clip": float,
     "task.module.label": int,
     "task.module.top_k": int,
     "task.module.top_p": float,

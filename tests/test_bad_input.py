@@ -436,8 +436,10 @@ def test_every_option_whose_default_is_null_has_a_kind():
                 config = OmegaConf.load(file)
                 keys = {f"{group}.{key}" for key, value in leaves(OmegaConf.to_container(config)) if value is None}
                 assert keys <= NULL_KINDS.keys() | own_check, file
-        module = OmegaConf.load(CONF / "task" / f"{task}.yaml").task.module
-        assert {f"task.module.{key}" for key in module if module._get_node(key)._value() is None} <= NULL_KINDS.keys()
+        modules = [OmegaConf.load(CONF / "task" / f"{task}.yaml").task.get("module") or OmegaConf.create()]
+        for module in [*modules, *map(OmegaConf.load, (CONF / "task_module").glob("*.yaml"))]:
+            null = {f"task.module.{key}" for key, value in OmegaConf.to_container(module).items() if value is None}
+            assert null <= NULL_KINDS.keys()
 
 
 def test_good_words_pass():

@@ -18,7 +18,8 @@ from running.check import check_config, compose_config
 from tests.conftest import LARGE, MODELS, PAIRS, SMALLEST, TASKS, run_here
 from tests.smallest import inputs
 
-PUBLISHED_GROUPS = ("data", "optimizer", "scheduler", "trainer", "model", "task", "experiment", "sweep", "debug")
+PUBLISHED_GROUPS = ("data", "optimizer", "adversary_optimizer", "scheduler", "trainer", "model", "task", "experiment",
+                    "sweep", "debug")  # fmt: skip
 
 
 def test_every_model_is_claimed_by_a_task():
