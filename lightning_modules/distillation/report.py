@@ -82,7 +82,11 @@ def accuracy_text(run: Any) -> str:
                 "not attainable without labels |"
             )
     for entry in run.config.published:
-        if entry.data == run.config.choices.data and "metric" not in entry:
+        if entry.data != run.config.choices.data:
+            continue
+        if "metric" in entry:
+            lines += [f"| {name} | {value:.2%} | | {entry.source} |" for name, value in entry.figures.items()]
+        else:
             for key, name in (("teacher_accuracy", "teacher"), ("accuracy", "student")):
                 if key in entry.figures:
                     shown = entry.get("name", name) if key == "accuracy" else name

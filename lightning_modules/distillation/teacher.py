@@ -30,6 +30,7 @@ from reporting.load import load_run, read_checkpoint
 
 log = logging.getLogger(__name__)
 NAME = "teacher.ckpt"  # beside the run's own checkpoints
+OTHERS = ("cache", "batch_size", "eval_batch_size")  # options of data that its training does not depend on
 
 
 class Teacher:
@@ -106,7 +107,7 @@ def taught(run: Any) -> Path:
     config, data = run.config, run.datamodule
     settings = {
         "teaching": OmegaConf.to_container(config.task.teaching, resolve=True),
-        "data": {k: v for k, v in OmegaConf.to_container(config.data, resolve=True).items() if k != "cache"},
+        "data": {k: v for k, v in OmegaConf.to_container(config.data, resolve=True).items() if k not in OTHERS},
         "spec": str(data.spec),
         "seed": config.seed,
         "trainer": [str(config.trainer[key]) for key in ("precision", "limit_train_batches")],
