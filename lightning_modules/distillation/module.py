@@ -103,7 +103,9 @@ class Distillation(SeveralOptimizers):
         self.teacher_in_train, self.oracle = teacher_mode == "train", oracle
         self.generator = network.make_generator()
         self.teacher: Teacher | None = None
-        self.source: Source | None = None  # of real images, in controls
+        self.source: Source | None = None  # of real images, in controls,
+        self.other: Any = None  # and the datamodule of those of another kind
+        self.oracle_student: nn.Module | None = None
         shape = (MOMENTS, SHOWN, *network.spec.shape)
         self.register_buffer("moments", torch.zeros(shape))  # images at moments of the training
         self.register_buffer("moments_kept", torch.zeros((), dtype=torch.int64))
@@ -278,7 +280,7 @@ class Distillation(SeveralOptimizers):
 
     def check_stages(self, run: Any) -> None:
         """Also takes the teacher, where there is one, and from the run's data all that is not the test."""
-        self.config = run.config
+        self.config = run.config  # which the student's checkpoint will hold
         if not isinstance(run.datamodule, DataFree):
             run.datamodule = DataFree(run.datamodule, self.iterations)
         if "fit" in run.config.stages and run.datamodule.batch_size < 2:
@@ -356,6 +358,7 @@ class Distillation(SeveralOptimizers):
         return write_classifier(path, student, self.network.spec, self.config, self.network.model, config, kept, steps)
 
     def report(self, run: Any) -> list[Section]:
+        self.to(self.trainer.strategy.root_device)
         self.teacher.network.to(self.device)
         with torch.no_grad():
             made = self.examined() if self.inputs in (*GENERATED, "noise") else None

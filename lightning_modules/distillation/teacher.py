@@ -16,7 +16,7 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from datamodules.errors import UsageError
@@ -176,8 +176,3 @@ def flops_of(network: nn.Module, spec: ImageSpec) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, *spec.shape, device=device))
     return counter.get_total_flops()
-
-
-def told(config: DictConfig) -> str:
-    """Where the teacher came from, in words."""
-    return f"teacher={config.teacher}" if config.teacher else "trained by the stage teacher"
