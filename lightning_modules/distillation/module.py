@@ -10,22 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.data_free import DataFree
 from datamodules.errors import UsageError
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured
 from lightning_modules.classification import Classification
 from lightning_modules.distillation.checkpoints import write_classifier
 from lightning_modules.distillation.comparison import comparison_sections
-from lightning_modules.distillation.figures import save_fakes, save_moments
-from lightning_modules.distillation.images import GENERATED, INPUTS, REAL, Source, pictures
+from lightning_modules.distillation.images import GENERATED, INPUTS, REAL, Source
 from lightning_modules.distillation.losses import LOSSES, class_entropy, discrepancy, hinton
 from lightning_modules.distillation.network import DFAD
-from lightning_modules.distillation.report import FAKES, report_sections
-from lightning_modules.distillation.teacher import Teacher, find_teacher, flops_of, keep_teacher, read_teacher, taught
+from lightning_modules.distillation.report import report_sections
+from lightning_modules.distillation.stages import draw, have_taught, prepare
+from lightning_modules.distillation.teacher import Teacher
 from lightning_modules.several import SeveralOptimizers
 from reporting.load import read_checkpoint
 from reporting.report import ComparedRun, Section
@@ -281,70 +279,15 @@ class Distillation(SeveralOptimizers):
     def check_stages(self, run: Any) -> None:
         """Also takes the teacher, where there is one, and from the run's data all that is not the test."""
         self.config = run.config  # which the student's checkpoint will hold
-        if not isinstance(run.datamodule, DataFree):
-            run.datamodule = DataFree(run.datamodule, self.iterations)
-        if "fit" in run.config.stages and run.datamodule.batch_size < 2:
-            raise UsageError("data.batch_size is 1, but the normalisations need a batch of 2 or more.")
-        if self.inputs == "other" and "fit" in run.config.stages:
-            self.other = instantiate(run.config.task.other_data)
-            self.other.prepare_data()
-        path = find_teacher(run)
-        if path is not None:
-            self.take(read_teacher(path, self.network.spec))
-            keep_teacher(path, run)
-            self.warn_of_chance()
-        elif run.config.stages[0] != "teacher":
-            raise UsageError("There is no teacher: begin with stages=[teacher,…], or give teacher=RUN.")
-
-    def warn_of_chance(self) -> None:
-        accuracy, least = self.teacher.accuracy, 2 / self.network.spec.classes
-        if accuracy is not None and accuracy < least:
-            log.warning(
-                "The teacher is right on %.1f %% of its validation images: no better than chance.", 100 * accuracy
-            )
+        prepare(self, run)
 
     def stage_teacher(self, run: Any) -> None:
         """The teacher: `teacher=`, or one trained as `task.teaching` says; left as checkpoints/teacher.ckpt."""
-        if self.teacher is None:
-            path = keep_teacher(taught(run), run)
-            self.take(read_teacher(path, self.network.spec))
-            self.warn_of_chance()
-        self.teacher.network.to(self.device)
-        teacher, student, spec = self.teacher.network, self.network.student, self.network.spec
-        sizes = [sum(p.numel() for p in network.parameters()) for network in (student, teacher)]
-        run.metrics |= {
-            "teacher/parameters": sizes[1],
-            "parameters_ratio": sizes[0] / sizes[1],
-            "flop_ratio": flops_of(student, spec) / flops_of(teacher, spec),
-        }
-        student.train()
-        if self.teacher.accuracy is not None:
-            run.metrics["teacher/accuracy"] = self.teacher.accuracy
-        log.info(
-            "teacher: %s parameters, validation accuracy %s: %s",
-            f"{sizes[1]:,}",
-            "unknown" if self.teacher.accuracy is None else f"{self.teacher.accuracy:.4f}",
-            run.best_path.with_name("teacher.ckpt"),
-        )
+        have_taught(self, run)
 
     def stage_sample(self, run: Any) -> None:
         """Images that the student learns from, with the teacher's opinion; at moments of the training."""
-        self.teacher.network.to(self.device)
-        if self.inputs in (*REAL, "other"):
-            log.info("sample: task.module.inputs=%s makes no images", self.inputs)
-            return
-        names, levels = run.datamodule.class_names, self.network.spec.levels
-        path, over_time = (run.folder / name for name in FAKES)
-        save_fakes(path, *self.judged(self.examined()[:24]), names, levels)
-        if self.moments_kept > 1:
-            found = [self.judged(images) for images in self.moments[: int(self.moments_kept)]]
-            save_moments(over_time, *zip(*found, strict=True), names, levels)
-        log.info("sample: %s", path)
-
-    @torch.no_grad()
-    def judged(self, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised images as pictures, and the teacher's probabilities."""
-        return pictures(x, self.network.student), self.teacher(x).float().softmax(1).cpu().numpy()
+        draw(self, run)
 
     def stage_export(self, run: Any) -> None:
         """The student alone, as checkpoints/student.ckpt, a checkpoint of task=classification."""
