@@ -47,6 +47,7 @@ class MNIST(ImageDataModule):
             none: the 256 grey levels.
         val_items: validation images, the same ones in every run; the files of the static draw bring their own 10,000.
         test_share: test on this share of all 70,000 images, drawn anew; None: on the published test images.
+        pad: pixels of intensity 0 around every image; 2 makes 32×32 of them, as LeNet-5's paper does.
 
     A draw takes a pixel for 1 with probability grey/255.
 
@@ -64,9 +65,12 @@ class MNIST(ImageDataModule):
         eval_batch_size: int = 250,
         val_items: int = 10_000,
         test_share: float | None = None,
+        pad: int = 0,
         seed: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
+        if not 0 <= pad <= 100:
+            raise UsageError(f"data.pad is {pad}, but it must be a number of pixels from 0 to 100.")
         if binarize not in (known := ("static", "dynamic", "none")):
             raise UsageError(
                 f"data.binarize is {binarize!r}{did_you_mean(str(binarize), known)}: choose {', '.join(known)}."
@@ -76,13 +80,14 @@ class MNIST(ImageDataModule):
             raise UsageError(
                 "data.test_share divides anew what data.binarize=static has divided: choose none or dynamic."
             )
-        self.binarize, self.val_items, self.test_share = binarize, val_items, test_share
+        self.binarize, self.val_items, self.test_share, self.pad = binarize, val_items, test_share, pad
         self._kind = binarize  # a key of NOTES; "own draw" once the files of the static one were not found
 
     @property
     def spec(self) -> ImageSpec:
         levels = 256 if self.binarize == "none" else 2
-        return ImageSpec(*SHAPE, levels=levels, classes=0 if self._kind == "static" else 10)
+        side = SHAPE[1] + 2 * self.pad
+        return ImageSpec(1, side, side, levels=levels, classes=0 if self._kind == "static" else 10)
 
     @property
     def class_names(self) -> list[str]:
@@ -93,6 +98,13 @@ class MNIST(ImageDataModule):
         return NOTES[self._kind]
 
     def load_splits(self) -> dict[str, Split]:
+        frame = ((0, 0), (0, 0), (self.pad, self.pad), (self.pad, self.pad))
+        splits = self._unpadded()
+        if self.pad:
+            splits = {name: split._replace(images=np.pad(split.images, frame)) for name, split in splits.items()}
+        return splits
+
+    def _unpadded(self) -> dict[str, Split]:
         if self.binarize == "static":
             if source := amat_source(self.path):
                 return self._literature_draw(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -23,6 +24,20 @@ def one_cycle(optimizer: Optimizer, total_steps: int, max_lr: float, pct_start: 
     usual = optimizer.defaults["lr"]
     rates = [max_lr * group["lr"] / usual if usual else max_lr for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=rates, total_steps=total_steps, pct_start=pct_start, cycle_momentum=False)
+
+
+def milestones(optimizer: Optimizer, total_steps: int, at: Sequence[float], factor: float) -> LambdaLR:
+    """Each group's own learning rate, times `factor` after each of the shares `at` of the steps.
+
+    Raises:
+        ValueError: the milestones are not growing shares of the steps.
+    """
+    if list(at) != sorted(at) or not all(0 < share < 1 for share in at):
+        raise ValueError(
+            f"scheduler.at is {list(at)}, but it must be growing shares between 0 and 1, such as [0.4,0.7]"
+        )
+    steps = [share * total_steps for share in at]
+    return LambdaLR(optimizer, lambda step: factor ** sum(step >= milestone for milestone in steps))
 
 
 def warmup_linear(optimizer: Optimizer, total_steps: int, warmup: float, first: float, last: float) -> LambdaLR:

@@ -28,15 +28,23 @@ class CNN(Classifier):
         dropout: share of the last features left out in training.
         channels_last: keep maps and weights with the channels innermost, which processors multiply faster
             (`benchmarks.data`); the values are the same.
+        normalise: give each channel mean 0 and standard deviation 1 first: see `Classifier`.
 
     Raises:
         UsageError: the data has no classes, a size is impossible, or the images are too small for the pools.
     """
 
     def __init__(
-        self, spec: Spec, *, filters: int = 32, depth: int = 5, dropout: float = 0.5, channels_last: bool = True
+        self,
+        spec: Spec,
+        *,
+        filters: int = 32,
+        depth: int = 5,
+        dropout: float = 0.5,
+        channels_last: bool = True,
+        normalise: bool = False,
     ):
-        super().__init__(spec, "The CNN")
+        super().__init__(spec, "The CNN", normalise)
         require_least(1, filters=filters, depth=depth)
         require_share(dropout=dropout)
         if depth > 100:

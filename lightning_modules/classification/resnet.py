@@ -37,6 +37,7 @@ class ResNet(Classifier):
         depth: 10, 18 or 34 layers with weights.
         width: of the first stage.
         preactivation: normalisation and ReLU before each convolution instead of after (2016b, figure 4e).
+        normalise: give each channel mean 0 and standard deviation 1 first: see `Classifier`.
 
     Raises:
         UsageError: the data has no classes, or a size is impossible.
@@ -44,8 +45,10 @@ class ResNet(Classifier):
 
     sizes = "at least 1×1"
 
-    def __init__(self, spec: Spec, *, depth: int = 18, width: int = 16, preactivation: bool = False):
-        super().__init__(spec, "The residual network")
+    def __init__(
+        self, spec: Spec, *, depth: int = 18, width: int = 16, preactivation: bool = False, normalise: bool = False
+    ):
+        super().__init__(spec, "The residual network", normalise)
         if depth not in UNITS:
             raise UsageError(f"model.depth is {depth}, but it must be 10, 18 or 34.")
         require_least(1, width=width)

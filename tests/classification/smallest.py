@@ -12,5 +12,6 @@ SMALLEST = Smallest(
         "cnn": ["model.filters=4", "model.depth=3"],
         "vit": ["model.width=8", "model.depth=1"],
         "resnet": ["model.width=2", "model.depth=10"],
+        "lenet5": ["model.width=0.2"],
     },
 )

@@ -324,3 +324,21 @@ def test_real_grey_levels(tmp_path):
     assert np.bincount(data.splits["test"].labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     mean = (5 * data.splits["train"].images.mean() + data.splits["val"].images.mean()) / 6 / 255
     assert mean == pytest.approx(0.1307, abs=1e-4)
+
+
+def test_padded_images_are_the_same_in_a_black_frame(tmp_path, grey):
+    for split, (images, labels) in grey.items():
+        name = {"train": "train", "test": "t10k"}[split]
+        write(tmp_path / f"mnist/{name}-images-idx3-ubyte.gz", idx(images[:, 0]))
+        write(tmp_path / f"mnist/{name}-labels-idx1-ubyte.gz", idx(labels))
+    made = {}
+    for pad in (0, 2):
+        made[pad] = MNIST(str(tmp_path), str(tmp_path / "cache"), "none", val_items=5, pad=pad)
+        made[pad].prepare_data()
+    for split, (images, labels) in made[2].splits.items():
+        assert images.shape[1:] == made[2].spec.shape == (1, 32, 32) and images.dtype == np.uint8
+        np.testing.assert_array_equal(images[:, :, 2:-2, 2:-2], made[0].splits[split].images)
+        assert images.sum() == made[0].splits[split].images.sum()
+        np.testing.assert_array_equal(labels, made[0].splits[split].labels)
+    with pytest.raises(UsageError, match=r"data\.pad is -1"):
+        MNIST(str(tmp_path), str(tmp_path / "cache"), "none", pad=-1)
