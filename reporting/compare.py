@@ -19,10 +19,11 @@ from datamodules.errors import UsageError
 from datamodules.tools import Arguments, run_tool
 from reporting.figures import read_curves, save
 from reporting.folder import read_run, task_class, task_settings
+from reporting.intervals import RESAMPLES
+from reporting.intervals import bootstrap as interval_of
 from reporting.predictions import read_predictions
 from reporting.report import ComparedRun, Section, number, page, write_text
 
-RESAMPLES = 2000
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
 ALWAYS = ("commit", "machine", "command")
 
@@ -181,10 +182,8 @@ def differences(runs: Sequence[ComparedRun], items: Sequence[dict[str, np.ndarra
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile interval of the mean of `values` (N,), from `RESAMPLES` samples of N with replacement."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    found = interval_of(np.mean, values, seed=seed)
+    return found.low, found.high
 
 
 def save_compared_curves(path: Path, runs: Sequence[ComparedRun]) -> bool:

@@ -79,8 +79,12 @@ class CNN(Classifier):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.maps(images)[-1].mean((2, 3))
-        return self.head(self.dropout(features))
+        return self.map_and_logits(images)[1]
+
+    def map_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer's features, and the logits read from their mean: what Grad-CAM looks at."""
+        features = self.maps(images)[-1]
+        return features, self.head(self.dropout(features.mean((2, 3))))
 
     def whiten_(self, images: Tensor) -> None:
         """First weights from training images (N, C, H, W): principal directions, then identities."""

@@ -84,9 +84,13 @@ class ResNet(Classifier):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.map_and_logits(images)[1]
+
+    def map_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The last stage's features after their ReLU, and the logits read from their mean: what Grad-CAM looks at."""
         # After plain units the ReLU changes nothing: they end with one.
         features = F.relu(self.last_norm(self.maps(images)[-1]))
-        return self.head(features.mean((2, 3)))
+        return features, self.head(features.mean((2, 3)))
 
     def whiten_(self, images: Tensor) -> None:
         """First filters from training images (N, C, H, W): principal directions; the units stay as they are."""

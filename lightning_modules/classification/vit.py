@@ -104,6 +104,19 @@ class ViT(Classifier):
             x = block(x)
         return self.head(self.norm(x[:, 0]))
 
+    def map_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches' tokens (B, D, rows, columns) that enter the last block, and the logits: what Grad-CAM looks at.
+
+        Those that leave it no longer count: the class token alone is read.
+        """
+        x = self.embed(images)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        grid = tuple(side // self.patch for side in images.shape[2:])
+        patches = x[:, 1:].transpose(1, 2).unflatten(2, grid)
+        x = torch.cat([x[:, :1], patches.flatten(2).transpose(1, 2)], 1)
+        return patches, self.head(self.norm(self.blocks[-1](x)[:, 0]))
+
     def attention(self, images: Tensor) -> Tensor:
         """How much each token takes from each in every block and head: (L, B, k, 1 + N, 1 + N), rows sum to 1."""
         x, found = self.embed(images), []
