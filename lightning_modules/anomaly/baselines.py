@@ -41,7 +41,7 @@ class Baselines:
             self.pca = PCA(self.components[-1], svd_solver="full").fit(x)
         kept = x[:KEPT]
         self.neighbours = NearestNeighbors(n_neighbors=min(5, len(kept))).fit(kept)
-        self.forest = IsolationForest(TREES, random_state=seed).fit(kept)
+        self.forest = IsolationForest(n_estimators=TREES, random_state=seed).fit(kept)
         self.brightness = x.mean()
 
     def rows(self, images: np.ndarray) -> np.ndarray:
