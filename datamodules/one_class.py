@@ -19,7 +19,7 @@ from datamodules.spec import ImageSpec
 CONTRASTS = ("none", "per_image")
 CLIP = 3.0  # standard deviations, of data.contrast=per_image
 LATEST = 6000  # of MNIST's 60,000 training images the last validate
-Normal = int | str | Sequence[int | str] | None
+Normal = int | str | Sequence[int | str]
 
 
 class OneClass(ImageDataModule):
@@ -29,7 +29,7 @@ class OneClass(ImageDataModule):
     that is asked for. Labels stay those of the data set; `normal_labels` says which are normal.
 
     Args:
-        normal: the normal class, by number or name, or a list of several; None: the first one.
+        normal: the normal class, by number or name, or a list of several; None: `usual`.
         contrast: `none`; or `per_image`: each image is brought to the mean 0 and the standard deviation 1, clipped at
             ±3 and spread over 256 levels, so that neither brightness nor contrast tells an anomaly.
         options: of the data set.
@@ -38,12 +38,14 @@ class OneClass(ImageDataModule):
         UsageError: there is no such class or contrast; from `prepare_data`, where the classes are known only then.
     """
 
-    def __init__(self, normal: Normal = None, contrast: str = "none", **options: Any):
+    usual: int = 0
+
+    def __init__(self, normal: Normal | None = None, contrast: str = "none", **options: Any):
         super().__init__(**options)
         if contrast not in CONTRASTS:
             near = did_you_mean(str(contrast), CONTRASTS)
             raise UsageError(f"data.contrast is {contrast!r}{near}: choose {' or '.join(CONTRASTS)}.")
-        self.normal, self.contrast = normal, contrast
+        self.normal, self.contrast = self.usual if normal is None else normal, contrast
 
     @property
     def spec(self) -> ImageSpec:
@@ -88,10 +90,14 @@ class OneClass(ImageDataModule):
 class DigitsOneClass(OneClass, Digits):
     """`data=digits_one_class`: the embedded digits, of which `normal` are normal."""
 
+    usual = 8
+
 
 class MNISTOneClass(OneClass, MNIST):
     """`data=mnist_one_class`: MNIST in grey. Of the first 54,000 training images the normal ones train, of the last
     6,000 they validate; all 10,000 test images test."""
+
+    usual = 8
 
     def __init__(self, **options: Any):
         super().__init__(binarize="none", **options)
@@ -117,7 +123,7 @@ class ImagesOneClass(OneClass, Images):
     pictures test too. There are no anomalies in the validation images.
     """
 
-    def __init__(self, normal: Normal = None, **options: Any):
+    def __init__(self, normal: Normal | None = None, **options: Any):
         super().__init__(normal=normal, **options)
         if normal is None:
             raise UsageError("data=images_one_class needs data.normal=SUBFOLDER, the subfolder of normal pictures.")
@@ -143,7 +149,6 @@ def normal_labels(normal: Normal, names: Sequence[str]) -> list[int]:
         UsageError: there is no such class, none is named, or all are.
     """
     known = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])} …"
-    normal = 0 if normal is None else normal
     asked = list(normal) if isinstance(normal, Sequence) and not isinstance(normal, str) else [normal]
     found = set()
     for one in asked:

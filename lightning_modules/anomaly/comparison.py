@@ -60,8 +60,8 @@ def score_table(runs: Sequence[ComparedRun]) -> str:
         lines.append(f"| {f'**{title}**' if name in chosen else title} | {shown} | {mean} |")
     lines += published_rows(runs)
     note = (
-        "In bold the score that decides, which was fixed beforehand; a mean only where every run has the score. No score "
-        "is chosen, and none turned round, by these figures."
+        "In bold the score that decides, which was fixed beforehand; a mean only where every run has the score. No "
+        "score is chosen, and none turned round, by these figures."
     )
     return f"{note}\n\n" + "\n".join(lines)
 

@@ -67,7 +67,7 @@ def linear(first: Tensor, last: Tensor, steps: int) -> Tensor:
 
 
 def spherical(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Points on the arc from z to another, (B, steps, latent), where the prior's mass is (White 2016, arXiv 1609.04468).
+    """Points on the arc from z to another, (B, steps, latent), where the prior's mass is (White 2016, 1609.04468).
 
     sin((1−t)ω)/sin ω · first + sin(tω)/sin ω · last, ω the angle between them; the straight way where it is almost 0.
     """

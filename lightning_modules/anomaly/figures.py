@@ -98,8 +98,8 @@ def save_latents(path: Path, means: np.ndarray, anomalous: np.ndarray, seed: int
             near = TSNE(2, perplexity=min(30, len(rows) // 4), random_state=seed).fit_transform(means[rows])
             panels[f"t-SNE of {len(rows)}"] = (near, anomalous[rows])
     else:
-        panels["the latent, against chance"] = (np.stack([means[:, 0], np.random.default_rng(seed).random(len(means))], 1),
-                                                anomalous)  # fmt: skip
+        places = np.stack([means[:, 0], np.random.default_rng(seed).random(len(means))], 1)
+        panels["the latent, against chance"] = (places, anomalous)
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.8), squeeze=False)
     for axis, (title, (places, odd)) in zip(axes[0], panels.items(), strict=True):
         for side, colour, label, size in ((odd, ANOMALY, "anomalies", 4), (~odd, NORMAL, "normal", 9)):

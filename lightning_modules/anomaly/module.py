@@ -27,6 +27,7 @@ from lightning_modules.anomaly.judging import (
     youden_threshold,
 )
 from lightning_modules.anomaly.likelihoods import make_likelihood
+from lightning_modules.anomaly.maps import check_map, map_errors
 from lightning_modules.anomaly.report import report_sections
 from lightning_modules.anomaly.scores import SCORES, TrainingLatents, image_scores, in_batches, score_names
 from lightning_modules.anomaly.vae import VAE, draw
@@ -120,6 +121,8 @@ class AnomalyDetection(Task):
                 f"task.module.threshold=youden_val needs anomalies among the validation images, of which "
                 f"data={run.config.choices.data} has none: choose quantile."
             )
+        if "map" in run.config.stages:
+            check_map(run)
 
     # Training
 
@@ -232,6 +235,10 @@ class AnomalyDetection(Task):
     def stage_explore(self, run: Any) -> None:
         """Traversals of latents, ways between two images, samples from the prior; leaves `explore.npz`."""
         explore(self.network, self.likelihood, self.latents_of(run.datamodule), run, self.seed)
+
+    def stage_map(self, run: Any) -> None:
+        """Where in the held-out picture the errors are, and what that tells; leaves `map.npz`."""
+        map_errors(self.network, self.likelihood, self.device, run)
 
     @staticmethod
     def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:

@@ -20,6 +20,8 @@ from lightning_modules.anomaly.figures import (
 )
 from lightning_modules.anomaly.judging import BINS, areas, at_threshold, auc_within, correlation
 from lightning_modules.anomaly.likelihoods import Likelihood
+from lightning_modules.anomaly.maps import FILE as MAP
+from lightning_modules.anomaly.maps import map_section
 from lightning_modules.anomaly.scores import SCORES
 from lightning_modules.anomaly.vae import VAE
 from reporting.intervals import Interval, delong, delong_difference
@@ -38,6 +40,8 @@ def report_sections(network: VAE, likelihood: Likelihood, run: Any) -> list[Sect
         sections.append(likelihood_section(likelihood, run))
         sections.append(extremes_section(network, likelihood, predictions, run))
         sections += latent_sections(predictions, run)
+    if (run.folder / MAP).exists():
+        sections.append(map_section(run))
     if (run.folder / FILE).exists():
         with np.load(run.folder / FILE) as found:
             sections += explored_sections(dict(found), run)
@@ -85,10 +89,15 @@ def verdict(predictions: dict[str, np.ndarray], found: dict[str, Interval], run:
             continue
         gap = delong_difference(anomalous, own[chosen], without[name])
         sure = "" if not gap.p < 0.05 else f" (p = {gap.p:.2g})"
+        if gap.value == 0:
+            lines.append(f"It equals {in_words(name)}, {why}.")
+            continue
         if gap.value > 0:
             said = f"The network is better than {in_words(name)}, {why}, by {gap.value:.4f}{sure}."
         else:
-            said = f"**The network loses to {in_words(name)}**, {why}: {found[name].value:.4f}, by {-gap.value:.4f}{sure}."
+            said = (
+                f"**The network loses to {in_words(name)}**, {why}: {found[name].value:.4f}, by {-gap.value:.4f}{sure}."
+            )
         lines.append(said + ("" if sure else " The difference is within the noise of these test images."))
     return " ".join(lines)
 
@@ -117,9 +126,9 @@ def score_table(predictions: dict[str, np.ndarray], found: dict[str, Interval], 
     prevalence = anomalous.mean()
     rows.append(
         f"\nIntervals: DeLong's. AP: average precision; a score that knows nothing has {prevalence:.3f}, the share of "
-        f"anomalies, and {1 - prevalence:.3f} with the normal images as positives. Within contrast: the mean area inside "
-        f"{BINS} bins of like contrast. A sign is never turned: an area below 0.5 stays there. PCA's 32 components were "
-        "fixed for all data."
+        f"anomalies, and {1 - prevalence:.3f} with the normal images as positives. Within contrast: the mean area "
+        f"inside {BINS} bins of like contrast. A sign is never turned: an area below 0.5 stays there. PCA's 32 "
+        "components were fixed for all data."
     )
     rows += published_rows(run)
     return "\n".join(rows)
@@ -163,7 +172,11 @@ def shortcut_text(predictions: dict[str, np.ndarray], run: Any) -> str:
     rows = ["| score | with brightness | with contrast | AUC | within contrast |", "|---|---:|---:|---:|---:|"]
     for name, scores in scores_in(predictions, "score").items():
         with_both = [correlation(scores, predictions[other]) for other in ("brightness", "contrast")]
-        cells = [*with_both, areas(anomalous, scores)["auc_roc"], auc_within(anomalous, scores, predictions["contrast"])]
+        cells = [
+            *with_both,
+            areas(anomalous, scores)["auc_roc"],
+            auc_within(anomalous, scores, predictions["contrast"]),
+        ]
         bold = "**" if name == chosen else ""
         shown = " | ".join(f"{cell:.3f}" if not math.isnan(cell) else "" for cell in cells)
         rows.append(f"| {bold}{name.replace('_', ' ')}{bold} | {shown} |")
@@ -221,8 +234,8 @@ def extremes_section(network: VAE, likelihood: Likelihood, predictions: dict[str
             groups[f"{which} {of}"] = (x, expected, captions)
     save_extremes(run.folder / "figures" / "extremes.png", groups)
     text = (
-        "Over each image its class and score; below it its reconstruction from the posterior's mean, and the error: red "
-        "where the image is brighter, blue where it is darker."
+        "Over each image its class and score; below it its reconstruction from the posterior's mean, and the error: "
+        "red where the image is brighter, blue where it is darker."
     )
     return Section("The most and the least anomalous", text, "figures/extremes.png")
 
@@ -233,7 +246,9 @@ def latent_sections(predictions: dict[str, np.ndarray], run: Any) -> list[Sectio
     save_latents(figures / "latents.png", predictions["mean"], predictions["anomalous"])
     save_kl(figures / "kl.png", predictions["kl_per_latent"])
     collapsed = int((predictions["kl_per_latent"] < 0.01).sum())
-    text = f"The mean over normal test images. {collapsed} of {len(predictions['kl_per_latent'])} latents are below 0.01."
+    text = (
+        f"The mean over normal test images. {collapsed} of {len(predictions['kl_per_latent'])} latents are below 0.01."
+    )
     return [
         Section("Where the images lie", "The test images' posterior means.", "figures/latents.png"),
         Section("KL of each latent", text, "figures/kl.png"),
