@@ -30,16 +30,22 @@ def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Secti
 def setting(run: ComparedRun, runs: Sequence[ComparedRun]) -> str:
     """What is particular of a run among the others: its normal class, β, likelihood, contrast, latents, seed."""
     keys = {
-        "normal": lambda config: config.data.get("normal"),
-        "beta": lambda config: config.task.module.beta,
-        "likelihood": lambda config: config.task.module.likelihood,
-        "contrast": lambda config: config.data.get("contrast"),
-        "latent": lambda config: config.model.latent,
-        "seed": lambda config: config.seed,
+        "normal": normal_class,
+        "beta": lambda run: run.config.task.module.beta,
+        "likelihood": lambda run: run.config.task.module.likelihood,
+        "contrast": lambda run: run.config.data.get("contrast"),
+        "latent": lambda run: run.config.model.latent,
+        "held out": lambda run: run.config.data.get("held_out"),
+        "seed": lambda run: run.config.seed,
     }
-    differing = {name: find for name, find in keys.items() if len({text(find(other.config)) for other in runs}) > 1}
-    said = [f"{name} {text(find(run.config))}" for name, find in differing.items()]
+    differing = {name: find for name, find in keys.items() if len({text(find(other)) for other in runs}) > 1}
+    said = [f"{name} {text(find(run))}" for name, find in differing.items()]
     return ", ".join(said) or run.name
+
+
+def normal_class(run: ComparedRun) -> str:
+    """The names of the normal classes."""
+    return ", ".join(str(name) for name in run.predictions["normal_names"])
 
 
 def score_table(runs: Sequence[ComparedRun]) -> str:
@@ -74,17 +80,17 @@ def area(run: ComparedRun, name: str) -> float:
 
 
 def published_rows(runs: Sequence[ComparedRun]) -> list[str]:
-    """Others' figures, in the columns of the normal classes they name; their own mean where they give one."""
+    """Others' figures, in the columns of the normal classes they name, and their mean where they name all."""
     data, rows = runs[0].config.choices.data, []
-    normal = [text(run.config.data.get("normal")) for run in runs]
+    normal = [normal_class(run) for run in runs]
     for entry in runs[0].config.published:
         if entry.data != data or not published_figures([entry]):
             continue
         figures = {str(name): value for name, value in entry.figures.items()}
-        if not figures.keys() & {*normal, "mean"}:
+        if not figures.keys() & set(normal):
             continue
         cells = [f"{figures[name]:.4f}" if name in figures else "" for name in normal]
-        mean = f"{figures['mean']:.4f}" if "mean" in figures else ""
+        mean = f"{np.mean([figures[name] for name in normal]):.4f}" if set(normal) <= figures.keys() else ""
         rows.append(f"| {entry.get('name', entry.source)} ({entry.source}) | {' | '.join(cells)} | {mean} |")
     head = f"| *published* |{' |' * (len(runs) + 1)}"
     return [head, *rows] if rows else []

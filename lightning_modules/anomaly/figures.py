@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from reporting.figures import save
 
 NORMAL, ANOMALY = "tab:blue", "tab:red"
-NEIGHBOURHOOD = 600  # images of a t-SNE, which takes seconds for more
+NEIGHBOURHOOD = 400  # images of a t-SNE, which takes seconds for more
 
 
 def plain(image: np.ndarray) -> np.ndarray:

@@ -192,9 +192,9 @@ class AnomalyDetection(Task):
         if split != "test":
             return {}
         kept = {name: value.numpy() for name, value in rows.items()}
-        anomalous, found = kept["anomalous"], {"sigma": getattr(self.likelihood, "sigma", math.nan)}
-        if math.isnan(found["sigma"]):
-            del found["sigma"]
+        anomalous, found = kept["anomalous"], {"normal_names": np.array(self.trainer.datamodule.normal_names)}
+        if hasattr(self.likelihood, "sigma"):
+            found["sigma"] = self.likelihood.sigma.item()
         if self.likelihood.discrete:
             found["bits_per_dim"] = means["iwae"] / (self.network.spec.dims * math.log(2))
         if not anomalous.all():
