@@ -57,8 +57,8 @@ class AnomalyDetection(Task):
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         beta: weight of the KL (Higgins et al. 2017, equation 4).
         beta_warmup: β grows from 0 over this part of training.
-        likelihood: `bernoulli`, `gaussian` or `discretised`: see `likelihoods.py`.
-        sigma: of the latter two, a number or `learned`; None: learned.
+        likelihood: `gaussian`, `discretised` or `bernoulli`: see `likelihoods.py`.
+        sigma: of the former two, a number or `learned`; None: learned.
         iwae_samples: K of the test's bounds.
         score: the one that decides: see `scores.py`. It is fixed beforehand, never by what it reaches.
         threshold: `quantile` of the normal validation images' scores; or `youden_val`, which sees anomalies too.
@@ -78,7 +78,7 @@ class AnomalyDetection(Task):
         scheduler: MakeScheduler,
         beta: float = 1.0,
         beta_warmup: float = 0.0,
-        likelihood: str = "bernoulli",
+        likelihood: str = "gaussian",
         sigma: float | str | None = None,
         iwae_samples: int = 64,
         score: str = "mse",

@@ -85,9 +85,9 @@ def verdict(predictions: dict[str, np.ndarray], found: dict[str, Interval], run:
     ]
     if "excess" in own:
         lines.append(
-            f"The same network's `reconstruction` has {found['reconstruction'].value:.4f} and its `excess`, the same less "
-            f"the image's own grey entropy, {found['excess'].value:.4f}: that entropy, no fault of the reconstruction, "
-            "is in plain Bernoulli scores."
+            f"The same network's `reconstruction` has {found['reconstruction'].value:.4f} and its `excess`, the same "
+            f"less the image's own grey entropy, {found['excess'].value:.4f}: plain Bernoulli scores have that entropy "
+            "in them, which is no fault of the reconstruction."
         )
     rival = HEADLINE if HEADLINE in without else next((name for name in without if name.startswith("pca")), None)
     for name, why in ((rival, "fixed beforehand"), (max(without, key=lambda n: found[n].value), "the best baseline")):

@@ -198,7 +198,7 @@ def test_gradients_through_the_draw_are_the_numerical_ones():
 
 def test_the_network_at_the_papers_size():
     assert sum(p.numel() for p in VAE(ImageSpec(1, 28, 28, 256)).parameters()) == 1_700_609
-    assert VAE(ImageSpec(1, 8, 8, 17)).latent == 8 and VAE(ImageSpec(1, 28, 28, 256)).latent == 32
+    assert VAE(ImageSpec(1, 8, 8, 17)).latent == 16 and VAE(ImageSpec(1, 28, 28, 256)).latent == 32
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 2, 3), (1, 28, 28), (3, 32, 32), (1, 17, 16)])

@@ -32,7 +32,7 @@ SMALL = ["task=anomaly", "model.hidden=16", "model.latent=3", "task.module.iwae_
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     figures = "{source: a book, name: theirs, data: digits_one_class, split: test, metric: auc_roc, figures: {8: 0.9}}"
-    run_here([*SMALL, f"published=[{figures}]"], folder)
+    run_here([*SMALL, "task.module.likelihood=bernoulli", f"published=[{figures}]"], folder)
     return folder
 
 
@@ -185,9 +185,10 @@ WRONG = {
     "task.module.quantile=0": r"quantile is 0, but",
     "task.module.iwae_samples=0": r"iwae_samples is 0, but",
     "task.module.score=msee": r"score is 'msee' \(did you mean 'mse'\?\)",
-    "task.module.score=complexity_corrected": r"with task\.module\.likelihood=bernoulli choose one of mse",
+    "task.module.score=complexity_corrected": r"with task\.module\.likelihood=gaussian choose one of mse",
     "task.module.threshold=youden": r"threshold is 'youden' \(did you mean 'youden_val'\?\)",
-    "task.module.sigma=learned": r"likelihood=bernoulli has no sigma",
+    "task.module.sigma=0": r"sigma is 0, but it must be a number from",
+    "task.module.likelihood=normal": r"likelihood is 'normal': choose one of bernoulli",
     "model.latent=0": r"model\.latent is 0, but it must be a whole number, 1 or more",
     "data.normal=12": r"data\.normal is 12.*, but the classes are 0, 1",
     "data=digits": r"data=digits does not say what is normal: .*data=digits_one_class",
