@@ -44,7 +44,7 @@ def save_score_curves(
     left.set_ylabel("anomalies found")
     right.set_xlabel("anomalies found (recall)")
     right.set_ylabel("of what is found, anomalies (precision)")
-    right.set_ylim(min(0.5, 0.9 * anomalous.mean()), 1.01)
+    right.set_ylim(max(0.0, 1 - 2 * (1 - anomalous.mean())), 1.01)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize=8, title="area under the ROC")
