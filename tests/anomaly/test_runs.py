@@ -120,11 +120,11 @@ def test_one_side_alone_has_no_areas(caplog):
     rows = {"anomalous": torch.tensor([False, False]), "mean": torch.randn(2, 2), "psnr": torch.ones(2)}
     found = module.figures("test", {}, {**rows, "score_mse": torch.ones(2)})
     assert (
-        found.keys() == {"normal_names", "active_units", "threshold"}
+        found.keys() == {"normal_names", "sigma", "active_units", "threshold"}
         and "no anomaly among the test images" in caplog.text
     )
     found = module.figures("test", {}, {**rows, "anomalous": torch.tensor([True, True]), "score_mse": torch.ones(2)})
-    assert found.keys() == {"normal_names", "threshold", "psnr_anomalies"}
+    assert found.keys() == {"normal_names", "sigma", "threshold", "psnr_anomalies"}
 
 
 def test_beta_grows_in_training_alone():
