@@ -42,7 +42,10 @@ UPRIGHT = {
 
 
 class Images(ImageDataModule):
-    """`data=images data.path=FOLDER`: the folder's pictures, its subfolders' too, each of 256 levels and no label.
+    """`data=images data.path=FOLDER`: the folder's pictures, its subfolders' too, each of 256 levels.
+
+    Where every picture lies in one of several subfolders, these are the classes, in the order of their names, as
+    torchvision's ImageFolder reads them; else no picture has a label.
 
     Args:
         path: the folder; png, jpg, jpeg, webp, bmp, gif (the first frame) and tif files, hidden ones left out.
@@ -88,21 +91,28 @@ class Images(ImageDataModule):
         (self.height, self.width), self.fit, self.channels = sides, fit, channels
         self.fractions = val_fraction, test_fraction
         self.max_unreadable = max_unreadable
-        self._note = ""
+        self._note, self._classes = "", []
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(self.channels, self.height, self.width, levels=256)
+        """`classes` is known once the folder was read."""
+        return ImageSpec(self.channels, self.height, self.width, levels=256, classes=len(self._classes))
 
     @property
     def class_names(self) -> list[str]:
-        return []
+        return list(self._classes)
 
     @property
     def note(self) -> str:
         return self._note
 
     def load_splits(self) -> dict[str, Split]:
+        images, labels = self.labelled()
+        splits = divide(len(images), *self.fractions, self.path)
+        return {name: Split(images[rows], labels[rows]) for name, rows in splits.items()}
+
+    def labelled(self) -> Split:
+        """All readable pictures in the order of their names, and their labels, all 0 without classes."""
         files = find_pictures(self.path)
         arrays = cached_arrays(self.cache, "images", self._key(files), lambda: self._decode(files))
         images, unreadable = arrays["images"], arrays["unreadable"].tolist()
@@ -110,8 +120,9 @@ class Images(ImageDataModule):
         if unreadable:
             self._note = f"{len(unreadable)} of {len(files)} pictures cannot be read and are left out"
             log.warning("In %s %s: %s.", self.path, self._note, ", ".join(unreadable))
-        splits = divide(len(images), *self.fractions, self.path)
-        return {name: Split(images[rows], np.zeros(len(rows), np.int64)) for name, rows in splits.items()}
+        names, labels = subfolder_classes([files[row] for row in arrays["rows"]], self.path)
+        self._classes = names
+        return Split(images, labels)
 
     def _key(self, files: list[Path]) -> dict[str, Any]:
         """Names, sizes and times of change stand for the content: to read all of a large folder at every start would
@@ -119,10 +130,11 @@ class Images(ImageDataModule):
         stats = [(file.relative_to(self.path).as_posix(), file.stat()) for file in files]
         listing = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
         files_key = {"count": len(files), "sha256": hashlib.sha256(listing.encode()).hexdigest()}
-        return {"files": files_key, "shape": self.spec.shape, "fit": self.fit}
+        return {"files": files_key, "shape": self.spec.shape, "fit": self.fit, "kept": ["images", "rows"]}
 
     def _decode(self, files: list[Path]) -> dict[str, np.ndarray]:
-        """`images` uint8 (N, C, H, W) in the order of the files, and `unreadable`: name and reason of the others.
+        """`images` uint8 (N, C, H, W) in the order of the files, `rows`: the number of each one's file (N,), and
+        `unreadable`: name and reason of the others.
 
         Raises:
             UsageError: more than `max_unreadable` cannot be read.
@@ -131,18 +143,19 @@ class Images(ImageDataModule):
         from rich.progress import track
 
         images = np.empty((len(files), *self.spec.shape), np.uint8)
-        count, unreadable = 0, []
+        rows, unreadable = [], []
         progress = {"console": Console(stderr=True), "disable": not sys.stderr.isatty(), "transient": True}
         with _large_pictures():
-            for file in track(files, f"Decoding {self.path.name}", **progress):
+            for number, file in enumerate(track(files, f"Decoding {self.path.name}", **progress)):
                 try:
-                    images[count] = read_picture(file, *self.spec.shape, crop=self.fit == "crop")
-                    count += 1
+                    images[len(rows)] = read_picture(file, *self.spec.shape, crop=self.fit == "crop")
+                    rows.append(number)
                 except Exception as error:  # a damaged file makes its parser raise almost anything
                     reason = str(error).replace(f" {str(file)!r}", "").split("\n")[0] or type(error).__name__
                     unreadable.append(f"{file.relative_to(self.path).as_posix()} ({reason})")
                     self._refuse(unreadable)
-        return {"images": images[:count], "unreadable": np.array(unreadable, dtype=np.str_)}
+        kept = {"images": images[: len(rows)], "rows": np.array(rows, np.int64)}
+        return {**kept, "unreadable": np.array(unreadable, dtype=np.str_)}
 
     def _refuse(self, unreadable: list[str]) -> None:
         if len(unreadable) > self.max_unreadable:
@@ -166,6 +179,17 @@ def find_pictures(folder: Path) -> list[Path]:
     if not files:
         raise UsageError(f"data.path={folder} has no pictures: none of its files ends in {', '.join(SUFFIXES)}.")
     return files
+
+
+def subfolder_classes(files: Sequence[Path], folder: Path) -> tuple[list[str], np.ndarray]:
+    """The classes that the subfolders of `folder` make, and each file's (N,), as torchvision's ImageFolder has them: a
+    class is a subfolder, whatever lies deeper is its, and the names are in order. No classes, and labels all 0, where
+    a file lies in no subfolder, or all in one."""
+    own = [file.relative_to(folder).parts for file in files]
+    names = sorted({parts[0] for parts in own})
+    if len(names) < 2 or any(len(parts) < 2 for parts in own):
+        return [], np.zeros(len(files), np.int64)
+    return names, np.array([names.index(parts[0]) for parts in own], np.int64)
 
 
 def divide(items: int, val_fraction: float, test_fraction: float, folder: Path) -> dict[str, np.ndarray]:

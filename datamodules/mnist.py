@@ -127,11 +127,15 @@ class MNIST(ImageDataModule):
             splits[name] = Split(arrays[f"{name}_images"][order], arrays[f"{name}_labels"][order])
         return splits
 
-    def _grey(self) -> dict[str, Split]:
+    def published(self) -> tuple[Split, Split]:
+        """The 60,000 training and the 10,000 test images in grey, in the files' order."""
         source = idx_source(self.path) or hub_source(HUB_NAME, "MNIST", self._looked_for(), SHAPE, CLASS_NAMES)
         arrays = cached_arrays(self.cache, "mnist", source.key, lambda: read_source(source, "MNIST", SHAPE, 10))
         given, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
-        given, test = divide_anew(given, test, self.test_share, SPLIT_SEED)
+        return given, test
+
+    def _grey(self) -> dict[str, Split]:
+        given, test = divide_anew(*self.published(), self.test_share, SPLIT_SEED)
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return {"train": train, "val": val, "test": test}
 

@@ -1,0 +1,117 @@
+"""What a page that compares runs shows of them alone: every score in every run, and rate against distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from lightning_modules.anomaly.judging import auc
+from reporting.figures import save
+from reporting.published import published_figures, text
+from reporting.report import ComparedRun, Section
+
+KINDS = ("score_", "baseline_")
+
+
+def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+    """Areas under the ROC curve of every score and baseline, with their means; rate–distortion where β differs."""
+    sections = [Section("Area under the ROC curve", score_table(runs))]
+    rates = [run for run in runs if {"test/kl", "test/reconstruction"} <= run.metrics.keys()]
+    if len({run.config.task.module.beta for run in rates}) > 1:
+        save_rate_distortion(folder / "rate_distortion.png", rates)
+        said = "Rate: the KL; distortion: −E log p(x|z); both of the normal test images. A line for each likelihood."
+        sections.append(Section("Rate and distortion", said, "rate_distortion.png"))
+    return sections
+
+
+def setting(run: ComparedRun, runs: Sequence[ComparedRun]) -> str:
+    """What is particular of a run among the others: its normal class, β, likelihood, contrast, latents, seed."""
+    keys = {
+        "normal": normal_class,
+        "beta": lambda run: run.config.task.module.beta,
+        "likelihood": lambda run: run.config.task.module.likelihood,
+        "contrast": lambda run: run.config.data.get("contrast"),
+        "latent": lambda run: run.config.model.latent,
+        "held out": lambda run: run.config.data.get("held_out"),
+        "seed": lambda run: run.config.seed,
+    }
+    differing = {name: find for name, find in keys.items() if len({text(find(other)) for other in runs}) > 1}
+    said = [f"{name} {text(find(run))}" for name, find in differing.items()]
+    return ", ".join(said) or run.name
+
+
+def normal_class(run: ComparedRun) -> str:
+    """The names of the normal classes."""
+    return ", ".join(str(name) for name in run.predictions["normal_names"])
+
+
+def score_table(runs: Sequence[ComparedRun]) -> str:
+    """Markdown: a row for each score and baseline, a column for each run, the mean; then what others published."""
+    names = dict.fromkeys(name for run in runs for name in run.predictions if name.startswith(KINDS))
+    titles = [setting(run, runs) for run in runs]
+    lines = [f"| score | {' | '.join(titles)} | mean |", "|---|" + "---:|" * (len(runs) + 1)]
+    chosen = {f"score_{run.config.task.module.score}" for run in runs}
+    before = ""
+    for name in sorted(names, key=lambda name: name.startswith("baseline_")):  # the network's first, in their order
+        if name.startswith("baseline_") and not before.startswith("baseline_"):
+            lines.append(f"| *without a network* |{' |' * (len(runs) + 1)}")
+        before = name
+        found = [area(run, name) for run in runs]
+        shown = " | ".join("" if np.isnan(value) else f"{value:.4f}" for value in found)
+        mean = "" if np.isnan(found).any() else f"**{np.mean(found):.4f}**"
+        title = name.partition("_")[2].replace("_", " ")
+        lines.append(f"| {f'**{title}**' if name in chosen else title} | {shown} | {mean} |")
+    lines += published_rows(runs)
+    note = (
+        "In bold the score that decides, which was fixed beforehand; a mean only where every run has the score. No "
+        "score is chosen, and none turned round, by these figures."
+    )
+    return f"{note}\n\n" + "\n".join(lines)
+
+
+def area(run: ComparedRun, name: str) -> float:
+    """NaN where the run has no such score, or its test images are of one side."""
+    if name not in run.predictions:
+        return np.nan
+    return auc(run.predictions["anomalous"].astype(bool), run.predictions[name])
+
+
+def published_rows(runs: Sequence[ComparedRun]) -> list[str]:
+    """Others' figures, in the columns of the normal classes they name, and their mean where they name all."""
+    data, rows = runs[0].config.choices.data, []
+    normal = [normal_class(run) for run in runs]
+    for entry in runs[0].config.published:
+        if entry.data != data or not published_figures([entry]):
+            continue
+        figures = {str(name): value for name, value in entry.figures.items()}
+        if not figures.keys() & set(normal):
+            continue
+        cells = [f"{figures[name]:.4f}" if name in figures else "" for name in normal]
+        mean = f"{np.mean([figures[name] for name in normal]):.4f}" if set(normal) <= figures.keys() else ""
+        rows.append(f"| {entry.get('name', entry.source)} ({entry.source}) | {' | '.join(cells)} | {mean} |")
+    head = f"| *published* |{' |' * (len(runs) + 1)}"
+    return [head, *rows] if rows else []
+
+
+def save_rate_distortion(path: Path, runs: Sequence[ComparedRun]) -> None:
+    """Distortion against rate, one point a run, labelled by its β; a panel for each likelihood, whose nats differ."""
+    kinds = list(dict.fromkeys(str(run.config.task.module.likelihood) for run in runs))
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5 * len(kinds), 4.2), squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        own = sorted((run for run in runs if run.config.task.module.likelihood == kind), key=rate)
+        axis.plot([rate(run) for run in own], [run.metrics["test/reconstruction"] for run in own], "o-")
+        for run in own:
+            place = (rate(run), run.metrics["test/reconstruction"])
+            axis.annotate(f" β {run.config.task.module.beta:g}", place, fontsize=8)
+        axis.set_title(kind)
+        axis.set_xlabel("rate, nats")
+        axis.set_ylabel("distortion, nats")
+        axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def rate(run: ComparedRun) -> float:
+    return run.metrics["test/kl"]
