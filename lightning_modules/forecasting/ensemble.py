@@ -49,9 +49,7 @@ def check_members(members: Sequence[str]) -> list[dict[str, np.ndarray]]:
     return found
 
 
-def ensemble(
-    members: Sequence[str], data: SeriesDataModule, calibration: str, window: int
-) -> dict[str, float]:
+def ensemble(members: Sequence[str], data: SeriesDataModule, calibration: str, window: int) -> dict[str, float]:
     """Figures under `ensemble/`, raw and calibrated; each member counts as a Gaussian of its mean and variance.
 
     Raises:

@@ -106,7 +106,9 @@ class Forecasting(Task):
         y = self.network.scaled_targets(batch.targets)
         there = ~y.isnan()
         y = y.nan_to_num(0.0)
-        mean, log_variance = self.network(batch.inputs, batch.observed, self.masks(len(y)) if split == "train" else None)
+        mean, log_variance = self.network(
+            batch.inputs, batch.observed, self.masks(len(y)) if split == "train" else None
+        )
         losses = gaussian_nll(y, mean, log_variance) * there
         count = there.sum().clamp(min=1)
         loss = losses.sum() / count + (self.penalty() if split == "train" else 0.0)

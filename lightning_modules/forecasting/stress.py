@@ -40,7 +40,9 @@ def stress(module: Any, data: SeriesDataModule) -> dict[str, float]:
             found |= scored(module, data, data.windows(origins, hidden), baselines, f"{kind}_{percent}")
     for percent in OUTLIERS:
         spoiled, hit = with_outliers(clean, percent / 100, np.array(data.spec.scale))
-        found |= scored(module, data, spoiled, baselines, f"outliers_{percent}", hit[:, -1, list(data.spec.target)].any(1))
+        found |= scored(
+            module, data, spoiled, baselines, f"outliers_{percent}", hit[:, -1, list(data.spec.target)].any(1)
+        )
     robust = found["stress/scattered_30/network_mse"] <= ROBUST_MSE * found["stress/clean_0/network_mse"]
     lost = found["stress/clean_0/network_coverage_90"] - found["stress/scattered_30/network_coverage_90"]
     found["stress/robust"] = float(robust and lost <= ROBUST_COVERAGE)

@@ -61,7 +61,7 @@ def compare(
         pits.append(pit_histogram(values))
         weeks[name] = np.nanmean(values["coverage_90"], (1, 2)), np.nanmean(values["width_90"], (1, 2))
         if name == "":
-            arrays["crps"] = np.nanmean(values["crps"], (1, 2))
+            arrays["window_crps"] = np.nanmean(values["crps"], (1, 2))
     arrays |= {f"lead_{name}": np.stack([own[name] for own in leads]) for name in LEAD_FIGURES}
     arrays["pit"] = np.stack(pits)
     arrays["coverage_at"], arrays["width_at"] = (np.stack([pair[n] for pair in weeks.values()]) for n in range(2))
@@ -124,9 +124,7 @@ def baselines(
             sigma = np.sqrt(found[name].variance[0])
             scores = np.concatenate([np.abs(own) / sigma, standardised(found[name], y)])
             rows = np.concatenate([before, origins])
-            found["ridge_rolling"] = calibrate(
-                found[name], rolling_calibration(rows, scores, origins, LEVELS, window)
-            )
+            found["ridge_rolling"] = calibrate(found[name], rolling_calibration(rows, scores, origins, LEVELS, window))
     return found
 
 
