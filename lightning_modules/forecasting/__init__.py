@@ -1,4 +1,4 @@
-"""Forecasting with uncertainty: bidirectional recurrences with dropout tied over time, linear maps, honest intervals."""
+"""Forecasting with uncertainty: recurrences with dropout tied over time, linear maps, calibrated intervals."""
 
 from lightning_modules.forecasting.linear import DLinear, NLinear
 from lightning_modules.forecasting.module import Forecasting

@@ -17,7 +17,7 @@ PIECE = 2**23  # numbers of windows at once
 
 
 class Windows(NamedTuple):
-    """The targets' own past (N, L, targets), scaled, missing values filled forward; and rows of the last values (N,)."""
+    """The targets' own past (N, L, targets), scaled, missing values filled forward; rows of the last values (N,)."""
 
     past: np.ndarray
     origins: np.ndarray

@@ -1,4 +1,4 @@
-"""Several runs as one forecast: the equal mixture of their Gaussians (Lakshminarayanan et al. 2017, arXiv 1612.01474)."""
+"""Several runs as one forecast: a mixture of their Gaussians (Lakshminarayanan et al. 2017, arXiv 1612.01474)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ Z = {50: 0.6745, 90: 1.6449}
 
 
 class Fan(NamedTuple):
-    """One forecast in the series' own units: what was seen (L,), what came (H,), the mean, both parts of the variance."""
+    """One forecast in the series' own units: what was seen, what came (H,), the mean, both parts of the variance."""
 
     title: str
     seen: np.ndarray

@@ -1,4 +1,4 @@
-"""The task: Gaussian forecasts of a series, Monte Carlo dropout, intervals raw and calibrated, baselines beside them."""
+"""The task: Gaussian forecasts of a series, Monte Carlo dropout, intervals raw and calibrated, baselines."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Forecasting(Task):
         how = store, self.calibration, self.calibration_window
         figures, arrays = compare(data, self.scaling, origins, own, *how)
         target = self.network.scaled_targets(data.windows(origins).targets.to(self.device)).cpu().numpy()
-        kept |= {"mean": own.mean, "variance": own.variance, "epistemic": own.epistemic, "target": target}
+        kept |= {"mean": own.mean, "variance": own.variance, "variance_epistemic": own.epistemic, "target": target}
         kept = {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in kept.items()}
         return figures | arrays | kept | {"paths": passes[0][:, :SHOWN_PATHS, 0, 0].numpy()}
 
@@ -185,7 +185,7 @@ class Forecasting(Task):
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Of each test window the CRPS, and the squared error."""
         errors = np.square(predictions["target"].astype(np.float64) - predictions["mean"])
-        return {"crps": predictions["crps"], "mse": np.nanmean(errors, (1, 2))}
+        return {"crps": predictions["window_crps"], "mse": np.nanmean(errors, (1, 2))}
 
     # Stages
 

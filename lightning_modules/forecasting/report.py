@@ -84,8 +84,8 @@ def how(module: Any, run: Any) -> str:
     """What the figures are of."""
     data, network = run.datamodule, module.network
     text = (
-        f"Scaled units; nats per value; widths of 90 % intervals. The data: {data.note}. R² is about the test targets' own "
-        "mean. Baselines have the variance of their validation errors, of each lead."
+        f"Scaled units; nats per value; widths of 90 % intervals. The data: {data.note}. R² is about the test targets' "
+        "own mean. Baselines have the variance of their validation errors, of each lead."
     )
     if "test/mae_in_units" in run.metrics:
         text += f" In the target's own units the MAE is {run.metrics['test/mae_in_units']:.3f}."
@@ -99,8 +99,8 @@ def how(module: Any, run: Any) -> str:
             weights, biases = module.decay(data)
             values = len(data.origins("train")) * data.horizon * len(data.spec.target)
             text += (
-                f" Its prior's length scale {module.length_scale:g} makes λ = {weights:.2e} for weights and {biases:.2e} "
-                f"for biases, with N = {values:,} values (windows overlap: they are not so many independent ones)."
+                f" Its prior's length scale {module.length_scale:g} makes λ = {weights:.2e} for weights and "
+                f"{biases:.2e} for biases, with N = {values:,} values (windows overlap: they are not so many independent ones)."
             )
     else:
         text += " One pass, nothing dropped: epistemic variance is 0."
@@ -117,9 +117,9 @@ def intervals_section(run: Any, methods: list[str]) -> Section:
         prefix = "test/" if name == "network" else f"test/{name}/"
         lines.append(row_of(figures.NAMES[name], run.metrics, prefix, [*keys, "crps", "nll", "pinball"]))
     text = "\n".join(lines) + (
-        "\n\n`split` scales by the errors on validation windows, which also chose the checkpoint, so it is approximate; "
-        f"`rolling` by the latest {run.config.task.module.calibration_window} errors that are known when a forecast is "
-        "made, of each lead. Neither has a guarantee here: windows overlap, and the series drifts."
+        "\n\n`split` scales by the errors on validation windows, which also chose the checkpoint: it is approximate; "
+        f"`rolling` by the latest {run.config.task.module.calibration_window} errors that are known when a forecast "
+        "is made, of each lead. Neither has a guarantee here: windows overlap, and the series drifts."
     )
     if "test/epistemic" in run.metrics:
         epistemic, aleatoric = run.metrics["test/epistemic"], run.metrics["test/aleatoric"]
@@ -175,7 +175,7 @@ def drift_section(run: Any, kept: dict[str, np.ndarray], methods: list[str]) -> 
 def fan_section(module: Any, run: Any, kept: dict[str, np.ndarray]) -> Section:
     """Four forecasts: an easy one, a median one, a hard one and the worst, by CRPS."""
     data, scaling = run.datamodule, module.scaling
-    order = np.argsort(kept["crps"])
+    order = np.argsort(kept["window_crps"])
     chosen = {"easy (a tenth are easier)": 0.1, "median": 0.5, "hard (a tenth are harder)": 0.9, "the worst": 1.0}
     column, mean, scale = data.spec.target[0], scaling.mean[0], scaling.scale[0]
     fans = []
@@ -183,10 +183,12 @@ def fan_section(module: Any, run: Any, kept: dict[str, np.ndarray]) -> Section:
         place = order[round(share * (len(order) - 1))]
         origin = kept["origin"][place]
         seen = data.series.values[origin - min(data.window, 3 * data.horizon) + 1 : origin + 1, column]
-        epistemic = kept["epistemic"][place, :, 0] * scale**2
+        epistemic = kept["variance_epistemic"][place, :, 0] * scale**2
         total = kept["variance"][place, :, 0] * scale**2
         parts = kept["target"][place, :, 0] * scale + mean, kept["mean"][place, :, 0] * scale + mean
-        fans.append(figures.Fan(f"{name}, CRPS {kept['crps'][place]:.3f}", seen, *parts, epistemic, total - epistemic))
+        fans.append(
+            figures.Fan(f"{name}, CRPS {kept['window_crps'][place]:.3f}", seen, *parts, epistemic, total - epistemic)
+        )
     figures.save_fans(run.folder / "figures" / "fans.png", fans, data.spec.targets[0])
     text = "Windows of the test part, by their CRPS; raw intervals, in the target's own units."
     return Section("Four forecasts", text, "figures/fans.png")
@@ -241,9 +243,10 @@ def stress_section(run: Any) -> Section:
     before, after = (run.metrics[f"stress/{name}/network_mse"] for name in ("clean_0", "scattered_30"))
     verdict = "robust" if run.metrics["stress/robust"] else "not robust"
     text = (
-        f"Spoiled inputs, clean targets, the same windows for all; others than the network have missing values filled "
-        f"forward. With 30 % missing the network's MSE is {after / before:.2f} times the clean one: it is {verdict} (at "
-        f"most 1.25 times, and at most 3 points less coverage). Trained with data.missing={run.config.data.missing:g}."
+        "Spoiled inputs, clean targets, the same windows for all; others than the network have missing values filled "
+        f"forward. With 30 % missing the network's MSE is {after / before:.2f} times the clean one: it is {verdict} "
+        "(at most 1.25 times, and at most 3 points less coverage). Trained with "
+        f"data.missing={run.config.data.missing:g}."
     )
     if hits := hit_table(run):
         text += f"\n\nOutliers, by whether the last value of the window is one:\n\n{hits}"
