@@ -100,7 +100,7 @@ def how(module: Any, run: Any) -> str:
             values = len(data.origins("train")) * data.horizon * len(data.spec.target)
             text += (
                 f" Its prior's length scale {module.length_scale:g} makes λ = {weights:.2e} for weights and "
-                f"{biases:.2e} for biases, with N = {values:,} values (windows overlap: they are not so many independent ones)."
+                f"{biases:.2e} for biases, with N = {values:,} values, which are not independent: windows overlap."
             )
     else:
         text += " One pass, nothing dropped: epistemic variance is 0."
