@@ -35,6 +35,7 @@ COLOURS = {
     "oracle": "black",
     "oracle_unshifted": "dimgray",
 }
+STRESSES = {"scattered": "missing, scattered", "block": "missing, one block", "outliers": "outliers"}
 Z = {50: 0.6745, 90: 1.6449}
 
 
@@ -105,6 +106,8 @@ def save_by_lead(
         axis.grid(alpha=0.3)
         if name == "r2":
             axis.set_ylim(max(-0.2, np.nanmin(values) - 0.05), 1.02)
+        if name == "mse":
+            axis.set_yscale("log")
         if name.startswith("coverage"):
             axis.axhline(0.9, color="black", lw=0.8, ls=":")
     axes[0, 0].legend(fontsize=7)
@@ -177,13 +180,13 @@ def save_stress(path: Path, curves: Mapping[str, Mapping[str, tuple[list[int], l
             style = "-" if method in NAMES else "--"
             axes[0, column].plot(percent, mse, "o" + style, ms=3, color=COLOURS[known], label=label)
             axes[1, column].plot(percent, coverage, "o" + style, ms=3, color=COLOURS[known], label=label)
-        axes[0, column].set_title(kind, fontsize=10)
+        axes[0, column].set_title(STRESSES[kind], fontsize=10)
+        axes[0, column].legend(fontsize=7)
         axes[0, column].set_yscale("log")
         axes[1, column].axhline(0.9, color="black", lw=0.8, ls=":")
         axes[1, column].set_xlabel("% of the inputs")
     axes[0, 0].set_ylabel("MSE")
     axes[1, 0].set_ylabel("coverage of 90 % intervals")
-    axes[0, 0].legend(fontsize=7)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.tight_layout()

@@ -233,7 +233,7 @@ def stress_section(run: Any) -> Section:
             found.setdefault(kind, {}).setdefault(method, {})[percent] = pair
     clean = found.pop("clean")
     curves = {}
-    for kind, methods in found.items():
+    for kind, methods in ((kind, found[kind]) for kind in figures.STRESSES):
         curves[kind] = {}
         for method, points in methods.items():
             points = {0: clean[method][0], **points} if method in clean else points
