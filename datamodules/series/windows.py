@@ -129,6 +129,9 @@ class SeriesDataModule(L.LightningDataModule):
         if self._spec is None:
             series = self.read()
             self.series, self._spec = self._specified(series)
+            for split in ("train", "val", "test"):
+                if not len(self.origins(split)):
+                    raise UsageError(f"The {split} part of {self.title} has no target that is not missing.")
 
     def _specified(self, series: Series) -> tuple[Series, SeriesSpec]:
         """The channels that are used, and their spec."""
@@ -157,7 +160,7 @@ class SeriesDataModule(L.LightningDataModule):
 
     def origins(self, split: str) -> np.ndarray:
         """The rows of the last values of a split's windows, in order; `between`: of those whose targets lie on both
-        sides of the border between val and test."""
+        sides of the border between val and test. A window all of whose targets are missing is none."""
         train, val, test = self.series.ends
         first, last = {
             "train": (self.window - 1, train - self.horizon),
@@ -166,11 +169,18 @@ class SeriesDataModule(L.LightningDataModule):
             "test": (val - 1, test - self.horizon),
         }[split]
         if self.split == "temporal":
-            return np.arange(first, last)
+            return self._with_targets(np.arange(first, last))
         pool = np.random.default_rng(RANDOM_SPLIT_SEED).permutation(np.arange(self.window - 1, test - self.horizon))
         cuts = [int(len(pool) * end / test) for end in (train, val)]
         parts = dict(zip(("train", "val", "test"), np.split(pool, cuts), strict=True))
-        return np.sort(parts.get(split, pool[:0]))
+        return self._with_targets(np.sort(parts.get(split, pool[:0])))
+
+    def _with_targets(self, origins: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(self.series.values[:, list(self.spec.target)]).all(1)
+        if known.all():
+            return origins
+        counts = np.concatenate([[0], np.cumsum(known)])  # of rows before each
+        return origins[counts[origins + self.horizon + 1] > counts[origins + 1]]
 
     def windows(self, origins: np.ndarray, hidden: np.ndarray | None = None) -> SeriesBatch:
         """The windows of these origins; `hidden` (B, L, C): values that are not to be seen, as if they were missing."""

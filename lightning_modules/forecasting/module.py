@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from lightning_modules.forecasting.report import report_sections
 from lightning_modules.forecasting.scores import of_passes
 from lightning_modules.forecasting.stress import stress
 from lightning_modules.forecasting.testing import CALIBRATIONS, compare, passes_over
-from reporting.report import ComparedRun, Section
+from reporting.report import Section
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +198,3 @@ class Forecasting(Task):
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(self, run)
-
-    @staticmethod
-    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
-        return []

@@ -114,6 +114,35 @@ def test_a_checkpoint_on_a_shifted_series_keeps_its_scaling(run, tmp_path):
     np.testing.assert_allclose(after["mean"], before["mean"], atol=1e-4)
 
 
+def test_a_file_of_ones_own_with_gaps_in_its_targets(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["when,load,price"]
+    for step in range(700):
+        if step % 97 != 50:
+            day, hour = divmod(step, 24)
+            price = "" if step % 31 == 5 else f"{np.sin(step / 4) + rng.normal():.4f}"
+            lines.append(f"2024-{1 + day // 28:02d}-{1 + day % 28:02d} {hour:02d}:00,{rng.normal():.4f},{price}")
+    (tmp_path / "my.csv").write_text("\n".join(lines))
+    words = [*SMALL, "data=series", f"data.path={tmp_path / 'my.csv'}", "data.target=price", "data.features=MS"]
+    run_here([*words, "stages=[fit,test,stress,report]", "model.level=variance"], tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    kept = np.load(tmp_path / "run" / "predictions.npz")
+    assert np.isnan(kept["target"]).any() and np.isfinite(kept["mean"]).all()
+    assert all(np.isfinite(value) for name, value in metrics.items() if name.startswith(("test/", "stress/")))
+    assert metrics["test/mse"] == pytest.approx(np.nanmean((kept["target"] - kept["mean"]) ** 2.0), rel=1e-4)
+    assert "of targets: left out of loss and figures" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("model", ["dlinear", "bi_gru"])
+def test_a_random_split_and_no_calibration(model, tmp_path):
+    words = [*SMALL, f"model={model}", "+data.split=random", "task.module.calibration=none"]
+    own = ("model.hidden", "model.attention")
+    run_here([word for word in words if model != "dlinear" or not word.startswith(own)], tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "test/rolling/crps" not in metrics and metrics["test/ridge/crps"] > 0
+    assert ("One pass, nothing dropped" in (tmp_path / "report.md").read_text()) == (model == "dlinear")
+
+
 def waves(**how: object) -> Waves:
     data = Waves(**{"window": 48, "horizon": 6, **how})
     data.prepare_data()
