@@ -131,8 +131,50 @@ class CaptionSpec:
         )
 
 
-Spec = ImageSpec | TextSpec | CaptionSpec
-KINDS: dict[str, type] = {"images": ImageSpec, "text": TextSpec, "captions": CaptionSpec}
+@dataclass(frozen=True)
+class SeriesSpec:
+    """Windows (window, channels) of a series, and the `horizon` values of its `target` channels that follow each.
+
+    Scaling is of the training part alone. It is not compared: a network keeps what it was trained with, and goes on
+    using it on other data of the same shape.
+
+    Args:
+        channels: the name of each.
+        window: steps seen.
+        horizon: steps forecast.
+        target: the places of the channels that are forecast, in `channels`.
+        period: steps of a season, a day of hourly data 24.
+        mean, scale: of each channel, in its own units.
+        log_variance: of each lead, and in it of each target, the logarithm of the variance of y[t+h] − y[t], scaled.
+    """
+
+    channels: tuple[str, ...]
+    window: int
+    horizon: int
+    target: tuple[int, ...]
+    period: int
+    mean: tuple[float, ...] = field(compare=False, repr=False)
+    scale: tuple[float, ...] = field(compare=False, repr=False)
+    log_variance: tuple[float, ...] = field(compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "target", "mean", "scale", "log_variance"):  # Hydra and checkpoints make lists of them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the channels that are forecast."""
+        return tuple(self.channels[place] for place in self.target)
+
+    def __str__(self) -> str:
+        return (
+            f"a series of {len(self.channels)} channel{'s' * (len(self.channels) > 1)} ({', '.join(self.channels)[:60]}"
+            f"), {self.window} steps seen, {self.horizon} of {', '.join(self.targets)[:60]} forecast"
+        )
+
+
+Spec = ImageSpec | TextSpec | CaptionSpec | SeriesSpec
+KINDS: dict[str, type] = {"images": ImageSpec, "text": TextSpec, "captions": CaptionSpec, "series": SeriesSpec}
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
@@ -181,6 +223,17 @@ def require_captions(spec: Spec, network: str) -> CaptionSpec:
             f"{network} models images with captions, but the data is {kind_of(spec)}: choose such data, e.g. "
             "data=digit_captions."
         )
+    return spec
+
+
+def require_series(spec: Spec, network: str) -> SeriesSpec:
+    """`spec` itself when it describes a series.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    if not isinstance(spec, SeriesSpec):
+        raise UsageError(f"{network} forecasts series, but the data is {kind_of(spec)}: choose one, e.g. data=waves.")
     return spec
 
 
