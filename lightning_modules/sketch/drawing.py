@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules.errors import UsageError
 from datamodules.strokes.forms import END, Polylines, from_five, to_polylines
 from lightning_modules.sketch.mixture import as_mixture, drawn, ends_like, log_densities, log_pens
-from lightning_modules.sketch.network import Pen, StrokeDecoder, first_strokes
+from lightning_modules.sketch.network import Encoded, Pen, StrokeDecoder, first_strokes
 
 
 class Drawn(NamedTuple):
@@ -31,6 +31,7 @@ def draw(
     uniforms: Tensor,
     temperature: float | Tensor = 1.0,
     begun: Tensor | None = None,
+    encoded: Encoded | None = None,
 ) -> Drawn:
     """Drawings of at most T strokes, a function of uniform numbers (B, T, 4) and nothing else.
 
@@ -39,11 +40,12 @@ def draw(
         classes: vectors of the classes (B, embedding).
         temperature: of eq. 8, above 0; one, or one of each drawing (B,).
         begun: first strokes (B, S, 5) that are given, to go on from.
+        encoded: of `attention=encoder`, the drawing to redraw.
 
     Raises:
         UsageError: the network redraws only.
     """
-    if network.looks == "encoder":
+    if network.looks == "encoder" and encoded is None:
         raise UsageError(
             "A network with attention=encoder looks at the drawing that it redraws, so it cannot draw from a class: "
             "train with model.attention=past or none."
@@ -57,7 +59,7 @@ def draw(
     over = torch.zeros(batch, dtype=torch.bool, device=uniforms.device)
     strokes, densities, attended = [], [], []
     for number in range(steps):
-        parameters, weights, pen = network.step(stroke, pen, z, classes)
+        parameters, weights, pen = network.step(stroke, pen, z, classes, encoded)
         mixture = as_mixture(parameters)
         given = begun is not None and number < begun.shape[1]
         stroke = begun[:, number].to(classes) if given else drawn(mixture, uniforms[:, number], heat).to(classes)
@@ -72,6 +74,48 @@ def draw(
             break
     network.train(training)
     return Drawn(torch.stack(strokes, 1), torch.stack(densities, 1), attended)
+
+
+CHUNK = 200  # drawings at once
+
+
+def draw_classes(
+    network: StrokeDecoder, labels: Tensor, temperature: float, seed: int, begun: Tensor | None = None
+) -> Tensor:
+    """A drawing of each label (B,), z from its prior, of N_max strokes at most: (B, T, 5), a function of the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    device, length = network.output.weight.device, network.spec.length
+    found = []
+    for own in labels.split(CHUNK):
+        z = torch.randn(len(own), network.latent, generator=generator).to(device) if network.latent else None
+        uniforms = torch.rand(len(own), length, 4, generator=generator).to(device)
+        classes = network.class_vectors(own.to(device), len(own)).detach()
+        given = None if begun is None else begun.to(device).expand(len(own), -1, -1)
+        found.append(draw(network, z, classes, uniforms, temperature, given).strokes)
+    return padded(found)
+
+
+def redraw(network: StrokeDecoder, strokes: Tensor, labels: Tensor | None, temperature: float, seed: int) -> Tensor:
+    """Each drawing (B, T, 5) encoded, and drawn from its μ: (B, T', 5)."""
+    generator = torch.Generator().manual_seed(seed)
+    device, found = network.output.weight.device, []
+    for first in range(0, len(strokes), CHUNK):
+        own = strokes[first : first + CHUNK].to(device)
+        classes = network.class_vectors(None if labels is None else labels[first : first + CHUNK].to(device), len(own))
+        with torch.no_grad():
+            mean, _, encoded = network.encode(own, classes)
+        uniforms = torch.rand(len(own), network.spec.length, 4, generator=generator).to(device)
+        found.append(draw(network, mean, classes.detach(), uniforms, temperature, None, encoded).strokes)
+    return padded(found)
+
+
+def padded(parts: list[Tensor]) -> Tensor:
+    """Batches of strokes that differ in length as one, ends after the shorter."""
+    length, found = max(part.shape[1] for part in parts), []
+    for part in parts:
+        ends = ends_like(part.new_zeros(len(part), length - part.shape[1], 5))
+        found.append(torch.cat([part, ends], 1))
+    return torch.cat(found)
 
 
 def lines_of(strokes: Tensor, scale: float) -> list[Polylines]:

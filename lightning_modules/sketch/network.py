@@ -119,7 +119,9 @@ class StrokeDecoder(nn.Module):
     def scaled(self, positions: Tensor) -> Tensor:
         return positions / self.spec.length**0.5
 
-    def step(self, before: Tensor, pen: Pen, z: Tensor | None, classes: Tensor) -> tuple[Tensor, Tensor | None, Pen]:
+    def step(
+        self, before: Tensor, pen: Pen, z: Tensor | None, classes: Tensor, encoded: Encoded | None = None
+    ) -> tuple[Tensor, Tensor | None, Pen]:
         """One step of `decode`, for drawing: the last stroke (B, 5) → numbers (B, 6M + 3), what is attended to, pen."""
         position = pen.position + before[:, :2]
         features, state = self.recurrent(self.inputs(before[:, None], position[:, None], z, classes), pen.state)
@@ -127,6 +129,8 @@ class StrokeDecoder(nn.Module):
         if isinstance(self.attention, PastAttention):
             context, weights, past = self.attention.step(features, self.scaled(position[:, None]), pen.past)
             features = torch.cat([features, context], -1)
+        elif self.attention is not None:
+            features = torch.cat([features, self.attention(features, *encoded)], -1)
         return self.output(features)[:, 0], weights, Pen(state, position, past)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
+from lightning_modules.tied_dropout import draw_masks, masked_recurrence
 
 State = tuple[Tensor, Tensor]  # h and c, each (layers, B, hidden)
 KINDS = ("none", "tied", "memory")
@@ -19,8 +20,8 @@ CELLS = ("lstm", "layer_norm")
 class Dropout(NamedTuple):
     """Recurrent dropout: `p` the chance of a unit to be left out, `kind` how.
 
-    none. tied: of the state that goes into the recurrent product, the same units at all steps (Gal & Ghahramani 2016,
-    arXiv 1512.05287). memory: of the candidate g, anew at each step, so that the cell never forgets by it (Semeniuta
+    none. tied: of the state that goes into the products of the next step and the next layer, the same units at all
+    steps (Gal & Ghahramani 2016, arXiv 1512.05287). memory: of the candidate g, anew at each step, so that the cell never forgets by it (Semeniuta
     et al. 2016, arXiv 1603.05118); magenta's.
     """
 
@@ -57,12 +58,11 @@ class StrokeLSTM(nn.LSTM):
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """(B, T, inputs) and the state before (None: zero) → (B, T, hidden) and the state after."""
-        if not self.training or self.recurrent_dropout.kind == "none":
+        p, kind = self.recurrent_dropout
+        if not self.training or kind == "none":
             return super().forward(inputs, state)
-        return self.loop(inputs, state)
-
-    def loop(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The same step by step, the candidate's dropout in it."""
+        if kind == "tied":
+            return masked_recurrence(self, inputs, draw_masks(self, p), state)
         return stepwise(self, inputs, state, self.cell)
 
     def cell(self, layer: int, from_input: Tensor, h: Tensor, c: Tensor) -> State:
@@ -108,13 +108,17 @@ class LayerNormLSTM(nn.Module):
 
 
 def stepwise(lstm: Any, inputs: Tensor, state: State | None, cell: Any) -> tuple[Tensor, State]:
-    """All layers of a recurrence, one step after the other; a layer's product with its inputs is taken at once."""
+    """All layers of a recurrence, one step after the other; a layer's product with its inputs is taken at once.
+
+    Masks of `tied` are of each sequence, and of the recurrent product alone.
+    """
     zero = inputs.new_zeros(lstm.num_layers, len(inputs), lstm.hidden_size)
     before = state or (zero, zero)
-    after, tied = [], lstm.training and lstm.recurrent_dropout.kind == "tied"
+    after, dropout = [], lstm.recurrent_dropout
     for layer in range(lstm.num_layers):
         h, c, steps = before[0][layer], before[1][layer], []
-        mask = F.dropout(torch.ones_like(h), lstm.recurrent_dropout.p) if tied else None
+        tied = lstm.training and dropout.kind == "tied"
+        mask = F.dropout(torch.ones_like(h), dropout.p) if tied else None
         for given in lstm.from_inputs(layer, inputs).unbind(1):
             h, c = cell(layer, given, h if mask is None else h * mask, c)
             steps.append(h)
