@@ -33,7 +33,8 @@ class QuickDraw(SketchDataModule):
 
     def __init__(self, folder: str, path: str | None = None, **others: Any):
         super().__init__(**others)
-        self.path = Path(str(path or Path(folder) / FILE)).expanduser().absolute()
+        self.folder = Path(str(folder)).expanduser().absolute()
+        self.path = Path(str(path or self.folder / FILE)).expanduser().absolute()
 
     @property
     def source(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datamodules.spec import ImageSpec, Spec
+from datamodules.spec import ImageSpec, SketchSpec, Spec
 
 GREY = ImageSpec(1, 4, 5, 3)
 
@@ -31,7 +31,9 @@ class Smallest:
 
 
 def inputs(spec: Spec) -> Tensor:
-    """Two images, or two windows of seven codes."""
+    """Two images, two windows of seven codes, or two drawings of seven strokes."""
     if isinstance(spec, ImageSpec):
         return torch.zeros(2, *spec.shape, dtype=torch.uint8)
+    if isinstance(spec, SketchSpec):
+        return torch.zeros(2, 7, 5)
     return torch.zeros(2, 7, dtype=torch.int64)

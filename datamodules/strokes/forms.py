@@ -108,8 +108,6 @@ def checked(strokes: np.ndarray, name: str) -> Strokes:
         row = np.flatnonzero(~np.isfinite(strokes).all(1))[0]
         raise UsageError(f"{name} has a value that is no finite number in row {row}: leave the drawing out.")
     if len(wrong := np.flatnonzero(~np.isin(strokes[:, 2], (0, 1)))):
-        raise UsageError(
-            f"{name} has the lift flag {strokes[wrong[0], 2]:g} in row {wrong[0]}, but it must be 0 or 1."
-        )
+        raise UsageError(f"{name} has the lift flag {strokes[wrong[0], 2]:g} in row {wrong[0]}, but it must be 0 or 1.")
     strokes[-1, 2] = 1  # the pen leaves the paper at the end, whatever was written
     return strokes

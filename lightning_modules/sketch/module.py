@@ -30,9 +30,10 @@ class Sketch(Task):
     """The negative log-likelihood of drawings under a mixture density, and of z a divergence from its prior.
 
     Logs, for train, val and test, means over drawings: `l_s` and `l_p` (nats of offsets and pens over N_max), `l_r`
-    their sum, `l_kl` (nats over N_z; 0 of a decoder alone), `loss` = l_r + w·l_kl, `nats_per_sketch` (N_max·l_r, pens up
-    to the first end), `elbo_nats` (nats_per_sketch + N_z·l_kl: the bound of −log p), and `l_r_floored` (what l_r is
-    with magenta's floor of 1e-6 under each density). z is drawn once for each drawing tested, always the same.
+    their sum, `l_kl` (nats over N_z; 0 of a decoder alone), `loss` = l_r + w·l_kl, and `nats_per_sketch` (N_max·l_r, pens
+    up to the first end); of the test also `elbo_nats` (nats_per_sketch + N_z·l_kl: the bound of −log p) and
+    `l_r_floored` (what l_r is with magenta's floor of 1e-6 under each density). z is drawn once for each drawing that is
+    validated or tested, always the same.
 
     Trained is L_R + w·η·max(L_KL, floor), the maximum of the batch's mean.
 
@@ -113,13 +114,14 @@ class Sketch(Task):
             "l_s": l_s,
             "l_p": l_p,
             "l_r": l_r,
-            "l_r_floored": (nats.floored + nats.pens) / length,
             "l_kl": l_kl,
             "nats_per_sketch": own,
-            "elbo_nats": own + network.latent * l_kl,
         }
-        rows = {"label": batch.labels, "nats_per_sketch": own, "elbo_nats": values["elbo_nats"]}
-        return Measured(loss, values, rows if split.startswith("test") else {})
+        if not split.startswith("test"):
+            return Measured(loss, values)
+        bound = own + network.latent * l_kl
+        values |= {"elbo_nats": bound, "l_r_floored": (nats.floored + nats.pens) / length}
+        return Measured(loss, values, {"label": batch.labels, "nats_per_sketch": own, "elbo_nats": bound})
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
