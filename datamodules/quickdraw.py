@@ -1,4 +1,4 @@
-"""Quick, Draw!: drawings that people made in twenty seconds, simplified as published, or a folder of one's own files."""
+"""Quick, Draw!: drawings made in twenty seconds, simplified as published, or a folder of one's own files."""
 
 from __future__ import annotations
 

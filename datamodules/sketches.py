@@ -202,6 +202,6 @@ def check_offsets(train: np.ndarray, scale: float) -> None:
     first = np.array([strokes[0, :2] for strokes in train])
     if len(first) > 1 and (first == first[0]).all():
         raise UsageError(
-            f"All training drawings begin with the offset ({first[0, 0]:g}, {first[0, 1]:g}), whose density has no bound: "
-            "let each begin at the top left corner of its bounding box."
+            f"All training drawings begin with the offset ({first[0, 0]:g}, {first[0, 1]:g}), whose density has no "
+            "bound: let each begin at the top left corner of its bounding box."
         )

@@ -99,7 +99,8 @@ def checked(strokes: np.ndarray, name: str) -> Strokes:
     strokes = np.asarray(strokes)
     if strokes.ndim != 2 or strokes.shape[1] != 3 or strokes.dtype.kind not in "iuf":
         raise UsageError(
-            f"{name} is an array {strokes.shape} of {strokes.dtype}, but a drawing is (points, 3) numbers: Δx, Δy, lift."
+            f"{name} is an array {strokes.shape} of {strokes.dtype}, but a drawing is (points, 3) numbers: "
+            "Δx, Δy, lift."
         )
     strokes = strokes.astype(np.float64)
     if not len(strokes):

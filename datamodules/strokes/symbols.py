@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def corner_outline(symbol: str, corner: int, clockwise: bool, rng: np.random.Gen
     corners = np.column_stack([np.cos(angles), np.sin(angles)])
     low, high = {"triangle": (6, 9), "square": (5, 7), "star": (4, 6)}[symbol]
     pieces = [corners[:1]]
-    for start, end in zip(corners[:-1], corners[1:], strict=True):
+    for start, end in pairwise(corners):
         pieces.append(start + (end - start) * np.linspace(0, 1, int(rng.integers(low, high)) + 1)[1:, None])
     return np.concatenate(pieces)
 

@@ -58,7 +58,7 @@ def svg(drawings: Sequence[Polylines], seconds: float = 4.0, columns: int = 5, t
     for number, lines in enumerate(fitted(drawings)):
         row, column = divmod(number, columns)
         for line, (begin, end) in zip(lines, spans(lines), strict=True):
-            shifted = line + [column * CELL, row * CELL]
+            shifted = line + CELL * np.array([column, row])
             points = shifted if len(line) > 1 else np.concatenate([shifted, shifted + 0.1])
             path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
             parts.append(animated_path(path, begin * (1 - HELD), end * (1 - HELD), seconds))
@@ -106,7 +106,7 @@ def picture(drawings: Sequence[Polylines], columns: int, share: float = 1.0) -> 
     for number, lines in enumerate(drawings):
         row, column = divmod(number, columns)
         for line in partly(lines, share):
-            points = [tuple(point) for point in (line + [column * CELL, row * CELL]) * FINER]
+            points = [tuple(point) for point in (line + CELL * np.array([column, row])) * FINER]
             pen.line(points if len(points) > 1 else points * 2, INK, width=2 * FINER + 1, joint="curve")
     return page.resize((CELL * columns, CELL * rows), Image.Resampling.LANCZOS)
 

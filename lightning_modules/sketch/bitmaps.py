@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-
 import numpy as np
 import torch
 from PIL import Image, ImageDraw

@@ -35,8 +35,8 @@ LEAST = 0.6  # accuracy on real drawings of a judge that is listened to
 
 
 def judge_run(module: Sketch, run: Any) -> None:
-    """Logs `test/…`: recognised, recognised_real, ended, strokes_right, novelty, retrieval_top1, nats_memoryless, and of
-    doodles faces_right, closure and frequency_p; leaves the tables in `judged.json`."""
+    """Logs `test/…`: recognised, recognised_real, ended, novelty, retrieval_top1, nats_memoryless, and of doodles
+    strokes_right, faces_right, closure and frequency_p; leaves the tables in `judged.json`."""
     data, network = run.datamodule, module.network
     test = data.splits["test"]
     mixtures = (network.output.out_features - 3) // 6

@@ -20,7 +20,7 @@ EDGE = 1e-6  # uniforms stay so far from 0 and 1
 
 
 class Mixture(NamedTuple):
-    """M components (…, M): log Π, means and log σ of x and y (…, M, 2), a with ρ = tanh a; logits of the pens (…, 3)."""
+    """M components (…, M): log Π, means and log σ of x and y (…, M, 2), a of ρ = tanh a; logits of the pens (…, 3)."""
 
     log_weights: Tensor
     means: Tensor

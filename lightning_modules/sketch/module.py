@@ -30,10 +30,10 @@ class Sketch(Task):
     """The negative log-likelihood of drawings under a mixture density, and of z a divergence from its prior.
 
     Logs, for train, val and test, means over drawings: `l_s` and `l_p` (nats of offsets and pens over N_max), `l_r`
-    their sum, `l_kl` (nats over N_z; 0 of a decoder alone), `loss` = l_r + w·l_kl, and `nats_per_sketch` (N_max·l_r, pens
-    up to the first end); of the test also `elbo_nats` (nats_per_sketch + N_z·l_kl: the bound of −log p) and
-    `l_r_floored` (what l_r is with magenta's floor of 1e-6 under each density). z is drawn once for each drawing that is
-    validated or tested, always the same.
+    their sum, `l_kl` (nats over N_z; 0 of a decoder alone), `loss` = l_r + w·l_kl, and `nats_per_sketch` (N_max·l_r,
+    pens up to the first end); of the test also `elbo_nats` (nats_per_sketch + N_z·l_kl: the bound of −log p) and
+    `l_r_floored` (what l_r is with magenta's floor of 1e-6 under each density). z is drawn once for each drawing that
+    is validated or tested, always the same.
 
     Trained is L_R + w·η·max(L_KL, floor), the maximum of the batch's mean.
 
@@ -60,7 +60,7 @@ class Sketch(Task):
         network: StrokeDecoder,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler,
-        kl: Mapping[str, float] = {"weight": 0.5, "floor": 0.2, "start": 0.01, "rate": 0.999},  # noqa: B006
+        kl: Mapping[str, float] = {"weight": 0.5, "floor": 0.2, "start": 0.01, "rate": 0.999},
         pad_loss: bool = False,
         class_name: str | None = None,
         temperature: float = 0.5,
@@ -131,8 +131,8 @@ class Sketch(Task):
         asked = [stage for stage in FROM_CLASS if stage in run.config.stages]
         if asked and self.network.looks == "encoder":
             raise UsageError(
-                "A network with attention=encoder looks at the drawing that it redraws, so it cannot draw from a class: "
-                f"leave out the stage {asked[0]}, or train with model.attention=past or none."
+                "A network with attention=encoder looks at the drawing that it redraws, so it cannot draw from a "
+                f"class: leave out the stage {asked[0]}, or train with model.attention=past or none."
             )
         if "complete" in asked:
             self.begun()

@@ -161,7 +161,7 @@ class SketchDecoder(StrokeDecoder):
         cell: str = "lstm",
         layers: int = 1,
         embedding: int = 16,
-        dropout: Mapping[str, Any] = {"p": 0.1, "kind": "tied"},  # noqa: B006
+        dropout: Mapping[str, Any] = {"p": 0.1, "kind": "tied"},
     ):
         super().__init__(spec, decoder, mixtures, attention, absolute, cell, layers, embedding, dropout)
 
@@ -170,8 +170,8 @@ class SketchDecoder(StrokeDecoder):
 
 
 class SketchRNN(StrokeDecoder):
-    """The variational autoencoder: drawings (B, T, 5) and labels (B,) → the numbers of the densities (B, T, 6M + 3), and
-    mean and log variance of z, (B, latent) each.
+    """The variational autoencoder: drawings (B, T, 5) and labels (B,) → the numbers of the densities (B, T, 6M + 3),
+    and mean and log variance of z, (B, latent) each.
 
     Encoder, eqs. 1–2: an LSTM in each direction over S_1 … S_N alone, neither S_0 nor padding; from their last states
     μ and σ̂; z = μ + exp(σ̂/2) ε. Decoder, eqs. 3–7: begins at tanh(W_z z + b) and has z at every step.
@@ -198,7 +198,7 @@ class SketchRNN(StrokeDecoder):
         cell: str = "lstm",
         layers: int = 1,
         embedding: int = 16,
-        dropout: Mapping[str, Any] = {"p": 0.1, "kind": "tied"},  # noqa: B006
+        dropout: Mapping[str, Any] = {"p": 0.1, "kind": "tied"},
     ):
         for name, value in {"encoder": encoder, "latent": latent}.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

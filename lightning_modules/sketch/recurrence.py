@@ -21,8 +21,8 @@ class Dropout(NamedTuple):
     """Recurrent dropout: `p` the chance of a unit to be left out, `kind` how.
 
     none. tied: of the state that goes into the products of the next step and the next layer, the same units at all
-    steps (Gal & Ghahramani 2016, arXiv 1512.05287). memory: of the candidate g, anew at each step, so that the cell never forgets by it (Semeniuta
-    et al. 2016, arXiv 1603.05118); magenta's.
+    steps (Gal & Ghahramani 2016, arXiv 1512.05287). memory: of the candidate g, anew at each step, so that the cell
+    never forgets by it (Semeniuta et al. 2016, arXiv 1603.05118); magenta's.
     """
 
     p: float

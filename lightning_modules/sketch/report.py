@@ -25,7 +25,6 @@ HEATS = (0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_ROWS = 10  # classes of a sheet
 PAIRS = 8  # drawings redrawn
 WAYS = 10  # to complete one
-PUBLISHED = ("loss", "l_r", "l_kl")
 
 
 def report_sections(module: Sketch, run: Any) -> list[Section]:
@@ -45,8 +44,8 @@ def report_sections(module: Sketch, run: Any) -> list[Section]:
 
 def likelihood_table(module: Sketch, run: Any) -> str:
     """Markdown: ours on each split, a drawing without memory, and what others published of the same data."""
-    names = {"nats_per_sketch": "nats per drawing", "elbo_nats": "−ELBO, nats", "l_r": "L_R", "l_s": "L_s", "l_p": "L_p",
-             "l_kl": "L_KL", "l_r_floored": "L_R, floored"}  # fmt: skip
+    names = {"nats_per_sketch": "nats per drawing", "elbo_nats": "−ELBO, nats", "l_r": "L_R", "l_s": "L_s",
+             "l_p": "L_p", "l_kl": "L_KL", "l_r_floored": "L_R, floored"}  # fmt: skip
     lines = [f"| drawings | {' | '.join(names.values())} | |", f"|---|{'---:|' * len(names)}---|"]
     for split, name in SPLITS.items():
         if f"{split}/l_r" in run.metrics:
@@ -130,8 +129,8 @@ def judged_sections(found: dict[str, Any], module: Sketch, run: Any) -> list[Sec
         text += "\n\nThe judge is a bidirectional GRU on strokes, trained on the training drawings."
     if "0.5" in heats and "novelty" in heats["0.5"]:
         text += (
-            f" Novelty {heats['0.5']['novelty']:.2f}: the median distance of drawn ones to the nearest training drawing "
-            "over that of real test drawings; near 1 they are as new as those, near 0 copied."
+            f" Novelty {heats['0.5']['novelty']:.2f}: the median distance of drawn ones to the nearest training "
+            "drawing over that of real test drawings; near 1 they are as new as those, near 0 copied."
         )
     if "retrieval_top1" in found:
         alone = found.get("retrieval_class_alone")

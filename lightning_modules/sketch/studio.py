@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,9 +107,7 @@ def end_of_morph(module: Sketch, name: str, number: int) -> tuple[Tensor | None,
 def read_begun(path: str | None, network: StrokeDecoder) -> Tensor:
     """The strokes of a file (1, S, 5), the pen still ready to go on."""
     if path is None:
-        raise UsageError(
-            "stages=[complete] needs sketch=FILE: JSON, strokes as [[x …], [y …]] in the data's own units."
-        )
+        raise UsageError("stages=[complete] needs sketch=FILE: JSON, strokes as [[x …], [y …]] in the data's units.")
     strokes, length = read_drawing(Path(path)), network.spec.length
     if len(strokes) >= length:
         raise UsageError(
@@ -117,7 +116,7 @@ def read_begun(path: str | None, network: StrokeDecoder) -> Tensor:
     return scaled(strokes, network)[:, : len(strokes)]
 
 
-def scaled(strokes, network: StrokeDecoder) -> Tensor:
+def scaled(strokes: np.ndarray, network: StrokeDecoder) -> Tensor:
     """Stroke-3 in the data's units → (1, N + 1, 5) in the network's."""
     five = torch.from_numpy(to_five(strokes, len(strokes) + 1))[None]
     five[..., :2] /= network.spec.scale
