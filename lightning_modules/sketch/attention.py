@@ -55,7 +55,7 @@ class PastAttention(nn.Module):
 
     def weights(self, queries: Tensor, keys: Tensor, first: int) -> Tensor:
         """α (B, queries, T) of the steps from number `first` ≥ 1 on; 0 for steps that are not in the past."""
-        scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(-1).float()
+        scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(-1)
         steps = torch.arange(first, first + queries.shape[1], device=keys.device)
         future = torch.arange(keys.shape[1], device=keys.device)[None] >= steps[:, None]
         return scores.masked_fill(future, -torch.inf).softmax(-1)
@@ -73,7 +73,7 @@ class PastAttention(nn.Module):
         if before is None:
             return state.new_zeros(len(state), 1, self.context), None, own
         weights = self.weights(self.query(state), before.keys, before.keys.shape[1])
-        context = self.from_pen(weights @ before.values, position)
+        context = self.from_pen(weights.to(before.values.dtype) @ before.values, position)
         return context, weights, Past(*(torch.cat(pair, 1) for pair in zip(before, own, strict=True)))
 
 
@@ -96,7 +96,7 @@ class EncoderAttention(nn.Module):
         contexts = []
         size = max(1, PIECE // max(1, keys.numel()))
         for queries in self.query(states).split(size, 1):
-            scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(-1).float()
+            scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(-1)
             weights = scores.masked_fill(padding[:, None], -torch.inf).softmax(-1)
             contexts.append(weights.to(encoded.dtype) @ encoded)
         return torch.cat(contexts, 1)

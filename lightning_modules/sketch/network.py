@@ -82,6 +82,8 @@ class StrokeDecoder(nn.Module):
             known = ", ".join(ATTENTIONS if encoded else ATTENTIONS[:2])
             raise UsageError(f"model.attention is '{attention}': choose one of {known}.")
         self.output = nn.Linear(decoder + (self.attention.context if self.attention else 0), outputs(mixtures))
+        # Means that begin apart find apart what there is; magenta's begin together.
+        nn.init.normal_(self.output.bias[mixtures : 3 * mixtures])
 
     def class_vectors(self, labels: Tensor | None, batch: int) -> Tensor:
         """(B, embedding) of labels (B,); 0 where no class is told, (B, 0) of data without classes."""
@@ -109,7 +111,12 @@ class StrokeDecoder(nn.Module):
             features = torch.cat([features, self.attention(features, self.scaled(positions))], -1)
         elif self.attention is not None:
             features = torch.cat([features, self.attention(features, *encoded)], -1)
-        return self.output(features)
+        return self.numbers(features)
+
+    def numbers(self, features: Tensor) -> Tensor:
+        """The output layer, in float32 whatever the precision: half of it would round where strokes lead."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.output(features.to(self.output.weight.dtype))
 
     def inputs(self, before: Tensor, positions: Tensor, z: Tensor | None, classes: Tensor) -> Tensor:
         always = classes if z is None else torch.cat([z, classes.to(z.dtype)], -1)
@@ -131,7 +138,7 @@ class StrokeDecoder(nn.Module):
             features = torch.cat([features, context], -1)
         elif self.attention is not None:
             features = torch.cat([features, self.attention(features, *encoded)], -1)
-        return self.output(features)[:, 0], weights, Pen(state, position, past)
+        return self.numbers(features)[:, 0], weights, Pen(state, position, past)
 
 
 class SketchDecoder(StrokeDecoder):

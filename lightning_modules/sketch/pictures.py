@@ -47,7 +47,7 @@ def save_sheet(
 
 def bare(axis: plt.Axes) -> None:
     """A square of paper without ticks, y down."""
-    axis.set(xlim=(9.4, 11.6), ylim=(11.6, 9.4), xticks=[], yticks=[], aspect="equal")
+    axis.set(xlim=(9.9, 11.1), ylim=(11.1, 9.9), xticks=[], yticks=[], aspect="equal")
     for side in axis.spines.values():
         side.set_color("#ddd")
 
