@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from lightning_modules.sketch.judge import Judge, features_of, judged, train_jud
 from lightning_modules.sketch.likeness import Cloud, nearest, spread
 from reporting.report import write_text
 
-if TYPE_CHECKING:
-    from lightning_modules.sketch.module import Sketch
-
 log = logging.getLogger(__name__)
 
 TEMPERATURES = (0.2, 0.5, 1.0)
@@ -34,7 +31,7 @@ MOST_COMPARED = 200  # drawings that are held against others one by one
 LEAST = 0.6  # accuracy on real drawings of a judge that is listened to
 
 
-def judge_run(module: Sketch, run: Any) -> None:
+def judge_run(module: Any, run: Any) -> None:
     """Logs `test/…`: recognised, recognised_real, ended, novelty, retrieval_top1, nats_memoryless, and of doodles
     strokes_right, faces_right, closure and frequency_p; leaves the tables in `judged.json`."""
     data, network = run.datamodule, module.network
@@ -60,7 +57,7 @@ def judge_run(module: Sketch, run: Any) -> None:
     log.info("judge: %s", "  ".join(f"test/{name} {value:.4f}" for name, value in flat.items()))
 
 
-def chosen_judge(module: Sketch, data: SketchDataModule) -> tuple[Judge | None, dict[str, Any]]:
+def chosen_judge(module: Any, data: SketchDataModule) -> tuple[Judge | None, dict[str, Any]]:
     """A judge, and its accuracy on real test drawings; None, and the reason, of one that is not to be listened to."""
     if not data.spec.classes:
         return None, {"no_judge": "the drawings have no classes"}
@@ -85,7 +82,7 @@ def batch_of(split: Drawings, scale: float) -> Tensor:
     return PadDrawings(scale)((split.strokes, split.labels), np.arange(len(split.labels)), 0).strokes
 
 
-def drawn_figures(module: Sketch, data: SketchDataModule, judge: Judge | None, temperature: float) -> dict[str, Any]:
+def drawn_figures(module: Any, data: SketchDataModule, judge: Judge | None, temperature: float) -> dict[str, Any]:
     """What is found of the network's drawings at a temperature."""
     network, spec = module.network, data.spec
     classes = max(spec.classes, 1)
@@ -153,7 +150,7 @@ def own_class_distances(lines: Sequence[Polylines], labels: np.ndarray, train: D
     return np.array(found)
 
 
-def retrieval(module: Sketch, test: Drawings, judge: Judge | None, scale: float) -> dict[str, float]:
+def retrieval(module: Any, test: Drawings, judge: Judge | None, scale: float) -> dict[str, float]:
     """How often the test drawing that is nearest to a reconstruction, at temperature 0.1, is the one it is of: by the
     judge's features, or by Chamfer distance in the unit box where there is no judge."""
     own = test.taken(spread(len(test.labels), MOST_COMPARED))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,11 @@ from torch import Tensor
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.strokes.batches import SketchBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Task
+from lightning_modules.sketch.judging import judge_run
 from lightning_modules.sketch.losses import annealed, divergence, padded_to, reconstruction
 from lightning_modules.sketch.network import StrokeDecoder
+from lightning_modules.sketch.report import report_sections
+from lightning_modules.sketch.studio import complete_files, draw_files, end_of_morph, morph_files, read_begun
 from reporting.report import Section
 
 log = logging.getLogger(__name__)
@@ -146,26 +148,18 @@ class Sketch(Task):
 
     def stage_judge(self, run: Any) -> None:
         """Shows the network's drawings to a judge trained on real ones; leaves `judged.json`."""
-        from lightning_modules.sketch.judging import judge_run
-
         judge_run(self, run)
 
     def stage_draw(self, run: Any) -> None:
         """Draws of each class, or of one; leaves animations and JSON in `drawings/`."""
-        from lightning_modules.sketch.studio import draw_files
-
         draw_files(self, run.folder / "drawings")
 
     def stage_complete(self, run: Any) -> None:
         """Goes on from a drawing in several ways; leaves `drawings/completed.*`."""
-        from lightning_modules.sketch.studio import complete_files
-
         complete_files(self, self.begun(), run.folder / "drawings")
 
     def stage_morph(self, run: Any) -> None:
         """Draws what lies between two drawings, or classes; leaves `drawings/morph.*`."""
-        from lightning_modules.sketch.studio import morph_files
-
         ends = [self.end_of_morph(str(value), number) for number, value in enumerate((self.origin, self.target))]
         morph_files(self, ends, run.folder / "drawings")
 
@@ -175,8 +169,6 @@ class Sketch(Task):
         Raises:
             UsageError: there is none, or it is too long to go on from.
         """
-        from lightning_modules.sketch.studio import read_begun
-
         return read_begun(self.sketch, self.network)
 
     def end_of_morph(self, name: str, number: int) -> tuple[Tensor | None, Tensor]:
@@ -185,13 +177,9 @@ class Sketch(Task):
         Raises:
             UsageError: it is neither, or the network cannot encode a drawing.
         """
-        from lightning_modules.sketch.studio import end_of_morph
-
         return end_of_morph(self, name, number)
 
     def report(self, run: Any) -> list[Section]:
-        from lightning_modules.sketch.report import report_sections
-
         return report_sections(self, run)
 
 
@@ -223,8 +211,3 @@ def check_drawing(temperature: float, draws: int, steps: int, format: str | None
             raise UsageError(f"{name} is {value!r}, but it must be a whole number from {least} to 1000.")
     if format is not None and format not in FORMATS:
         raise UsageError(f"format is '{format}'{did_you_mean(str(format), FORMATS)}: choose svg, gif or json.")
-
-
-def path_of(name: str) -> Path | None:
-    """The file that an option names, None where it is no file's name."""
-    return Path(name) if name.endswith(".json") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,13 @@ from lightning_modules.sketch.pictures import save_attention, save_densities, sa
 from lightning_modules.sketch.studio import morphed
 from reporting.report import Section
 
-if TYPE_CHECKING:
-    from lightning_modules.sketch.module import Sketch
-
 HEATS = (0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_ROWS = 10  # classes of a sheet
 PAIRS = 8  # drawings redrawn
 WAYS = 10  # to complete one
 
 
-def report_sections(module: Sketch, run: Any) -> list[Section]:
+def report_sections(module: Any, run: Any) -> list[Section]:
     """Likelihood, drawings, what a judge says of them, and what the network sees while it draws."""
     sections = [Section("Likelihood", likelihood_table(module, run))]
     if module.network.looks != "encoder":
@@ -42,7 +39,7 @@ def report_sections(module: Sketch, run: Any) -> list[Section]:
     return sections
 
 
-def likelihood_table(module: Sketch, run: Any) -> str:
+def likelihood_table(module: Any, run: Any) -> str:
     """Markdown: ours on each split, a drawing without memory, and what others published of the same data."""
     names = {"nats_per_sketch": "nats per drawing", "elbo_nats": "−ELBO, nats", "l_r": "L_R", "l_s": "L_s",
              "l_p": "L_p", "l_kl": "L_KL", "l_r_floored": "L_R, floored"}  # fmt: skip
@@ -69,15 +66,15 @@ def likelihood_table(module: Sketch, run: Any) -> str:
     )
 
 
-def shown_classes(module: Sketch) -> list[int]:
+def shown_classes(module: Any) -> list[int]:
     return list(range(min(max(module.network.spec.classes, 1), MOST_ROWS)))
 
 
-def class_titles(module: Sketch, labels: list[int]) -> list[str]:
+def class_titles(module: Any, labels: list[int]) -> list[str]:
     return [module.network.spec.names[label] for label in labels] if module.network.spec.names else []
 
 
-def sheet_section(module: Sketch, run: Any) -> Section:
+def sheet_section(module: Any, run: Any) -> Section:
     """Classes by temperatures."""
     labels = shown_classes(module)
     each = 2 if len(labels) > 1 else 8
@@ -91,7 +88,7 @@ def sheet_section(module: Sketch, run: Any) -> Section:
     return Section("Drawn at five temperatures", "The first drawings of each, not chosen.", "figures/sheet.png")
 
 
-def animation_section(module: Sketch, run: Any) -> Section:
+def animation_section(module: Any, run: Any) -> Section:
     """Drawings that draw themselves."""
     labels = shown_classes(module)
     each = 10 if len(labels) == 1 else 2
@@ -103,7 +100,7 @@ def animation_section(module: Sketch, run: Any) -> Section:
     return Section("Drawing itself", f"{text}\n\n<div>{picture}</div>")
 
 
-def judged_sections(found: dict[str, Any], module: Sketch, run: Any) -> list[Section]:
+def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Section]:
     """The judge's answers, and how doodles were drawn."""
     heats = found.get("temperatures", {})
     names = {"recognised": "recognised", "recognised_as_pictures": "recognised as pictures", "ended": "came to an end",
@@ -159,7 +156,7 @@ def frequency_section(entries: list[dict[str, Any]]) -> Section:
     return Section("How they are drawn", text + "\n".join(lines))
 
 
-def pairs_section(module: Sketch, run: Any) -> Section:
+def pairs_section(module: Any, run: Any) -> Section:
     """Test drawings, and what is drawn from their z."""
     network, data = module.network, run.datamodule
     own = data.splits["test"].taken(np.arange(min(PAIRS, len(data.splits["test"].labels))))
@@ -171,7 +168,7 @@ def pairs_section(module: Sketch, run: Any) -> Section:
     return Section("Redrawn", "The first test drawings, and what the decoder draws from their μ.", "figures/pairs.png")
 
 
-def completion_section(module: Sketch, run: Any) -> Section:
+def completion_section(module: Any, run: Any) -> Section:
     """Half of a test drawing, gone on from in several ways."""
     network, data = module.network, run.datamodule
     test = data.splits["test"]
@@ -188,7 +185,7 @@ def completion_section(module: Sketch, run: Any) -> Section:
     )  # fmt: skip
 
 
-def latent_sections(module: Sketch, run: Any) -> list[Section]:
+def latent_sections(module: Any, run: Any) -> list[Section]:
     """The way between two drawings, and z_a − z_b + z_c."""
     network, data = module.network, run.datamodule
     test = data.splits["test"]
@@ -224,7 +221,7 @@ def labels_on(network: Any, labels: np.ndarray) -> torch.Tensor | None:
     return torch.from_numpy(labels).to(network.output.weight.device) if network.spec.classes else None
 
 
-def inside_sections(module: Sketch, run: Any) -> list[Section]:
+def inside_sections(module: Any, run: Any) -> list[Section]:
     """Where the next point is expected, and what attention looks at, while the network draws."""
     network, spec = module.network, module.network.spec
     labels = shown_classes(module)[-4:] if spec.classes else [0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +19,12 @@ from lightning_modules.sketch.drawing import draw, draw_classes, lines_of, slerp
 from lightning_modules.sketch.network import StrokeDecoder
 from reporting.report import write_text
 
-if TYPE_CHECKING:
-    from lightning_modules.sketch.module import Sketch
-
 log = logging.getLogger(__name__)
 
 MOST_CLASSES = 20  # drawn when none is named
 
 
-def draw_files(module: Sketch, folder: Path) -> None:
+def draw_files(module: Any, folder: Path) -> None:
     """`draws` drawings of the class, or of each, a file of each format."""
     network, spec = module.network, module.network.spec
     if module.label is not None:
@@ -44,7 +41,7 @@ def draw_files(module: Sketch, folder: Path) -> None:
     log.info("draw: %s", folder)
 
 
-def complete_files(module: Sketch, begun: Tensor, folder: Path) -> None:
+def complete_files(module: Any, begun: Tensor, folder: Path) -> None:
     """A begun drawing, and `draws` ways to go on from it, of the class or of the first."""
     network = module.network
     labels = torch.full((module.draws,), module.label or 0)
@@ -56,7 +53,7 @@ def complete_files(module: Sketch, begun: Tensor, folder: Path) -> None:
     log.info("complete: %s (the first is what was given)", folder)
 
 
-def morph_files(module: Sketch, ends: list[tuple[Tensor | None, Tensor]], folder: Path) -> None:
+def morph_files(module: Any, ends: list[tuple[Tensor | None, Tensor]], folder: Path) -> None:
     """`steps` drawings from one end to the other."""
     drawn = lines_of(morphed(module.network, ends, module.steps, module.temperature, module.seed),
                      module.network.spec.scale)  # fmt: skip
@@ -81,7 +78,7 @@ def morphed(
     return draw(network, z, classes, uniforms, temperature).strokes
 
 
-def end_of_morph(module: Sketch, name: str, number: int) -> tuple[Tensor | None, Tensor]:
+def end_of_morph(module: Any, name: str, number: int) -> tuple[Tensor | None, Tensor]:
     """z and class vector of a class's name (z from the prior, by the seed) or of a JSON file's drawing, encoded."""
     network = module.network
     device = network.output.weight.device
@@ -123,7 +120,7 @@ def scaled(strokes: np.ndarray, network: StrokeDecoder) -> Tensor:
     return five
 
 
-def write_drawings(folder: Path, name: str, drawings: list[Polylines], module: Sketch) -> None:
+def write_drawings(folder: Path, name: str, drawings: list[Polylines], module: Any) -> None:
     """The drawings in each format that is asked for."""
     if "json" in module.formats:
         content = [{"drawing": as_json(lines), "temperature": module.temperature} for lines in drawings]

@@ -237,16 +237,13 @@ def doodles() -> Doodles:
 
 def test_a_judge_knows_real_drawings_and_leaves_the_random_state(doodles):
     train, test = doodles.splits["train"], doodles.splits["test"]
-    before = torch.get_rng_state()
-    made = [
-        train_judge(train.strokes, train.labels, doodles.scale, 5, 40, Jitter(0.0, 0.0, False), 0) for _ in range(2)
-    ]
-    assert torch.equal(torch.get_rng_state(), before)
-    taken = judged(made[0], batch_of(test, doodles.scale)).numpy()
+    before, given = torch.get_rng_state(), (doodles.scale, 5)
+    made = train_judge(train.strokes, train.labels, *given, 80, Jitter(0.0, 0.0, False), 0)
+    taken = judged(made, batch_of(test, doodles.scale)).numpy()
     assert (taken == test.labels).mean() > 0.6
-    assert torch.equal(taken_again := judged(made[1], batch_of(test, doodles.scale)), torch.from_numpy(taken)), (
-        taken_again
-    )
+    two = [train_judge(train.strokes, train.labels, *given, 2, Jitter(0.1, 0.1, False), 0) for _ in range(2)]
+    assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in two), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_symbols_are_counted():
