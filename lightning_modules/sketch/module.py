@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.strokes.batches import SketchBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Task
+from lightning_modules.sketch.comparison import comparison_sections
 from lightning_modules.sketch.judging import judge_run
 from lightning_modules.sketch.losses import annealed, divergence, padded_to, reconstruction
 from lightning_modules.sketch.network import StrokeDecoder
 from lightning_modules.sketch.report import report_sections
 from lightning_modules.sketch.studio import complete_files, draw_files, end_of_morph, morph_files, read_begun
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,11 @@ class Sketch(Task):
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"elbo_nats": predictions["elbo_nats"]}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """The judge's figures, and L_R against L_KL."""
+        return comparison_sections(runs, folder)
 
     def check_stages(self, run: Any) -> None:
         asked = [stage for stage in FROM_CLASS if stage in run.config.stages]

@@ -25,7 +25,7 @@ MOST_CLASSES = 20  # drawn when none is named
 
 
 def draw_files(module: Any, folder: Path) -> None:
-    """`draws` drawings of the class, or of each, a file of each format."""
+    """`draws` drawings of the class, or of each, a file of each format; of several also the first two of each, `all`."""
     network, spec = module.network, module.network.spec
     if module.label is not None:
         chosen = [module.label]
@@ -38,6 +38,11 @@ def draw_files(module: Any, folder: Path) -> None:
     for number, label in enumerate(chosen):
         own = drawn[number * module.draws : (number + 1) * module.draws]
         write_drawings(folder, file_name(spec.names[label] if spec.names else "drawing"), own, module)
+    if len(chosen) > 1:
+        first = [
+            drawn[row * module.draws + column] for column in range(min(2, module.draws)) for row in range(len(chosen))
+        ]
+        write_drawings(folder, "all", first, module)
     log.info("draw: %s", folder)
 
 

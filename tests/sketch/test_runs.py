@@ -16,13 +16,14 @@ from datamodules.errors import UsageError
 from datamodules.strokes.batches import Jitter
 from datamodules.strokes.forms import from_polylines, to_polylines
 from datamodules.strokes.symbols import draw_symbol
-from lightning_modules.sketch import animation
+from lightning_modules.sketch import Sketch, animation
 from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import NAMES, rendered
 from lightning_modules.sketch.judge import judged, train_judge
 from lightning_modules.sketch.judging import batch_of, symbol_figures
 from lightning_modules.sketch.likeness import Cloud, nearest, spread
 from reporting.load import load_run, read_checkpoint
+from reporting.report import ComparedRun
 from running.check import check_command
 from tests.conftest import real_data, run_here
 from tests.sketch.smallest import SMALLEST
@@ -183,6 +184,16 @@ def test_drawings_without_classes_and_padded_losses(tmp_path):
     assert "test/recognised" not in found and found["test/retrieval_chance"] == 0.25
     assert found["test/nats_per_sketch"] < load_run(tmp_path / "run").spec.length * found["test/l_r"]
     assert (tmp_path / "run/drawings/drawing.svg").exists()
+
+
+def test_runs_are_compared_by_their_drawings(run, decoder, tmp_path):
+    names = {"circle": run, "other": run, "alone": decoder}
+    compared = [ComparedRun(n, f, load_run(f).config, {**figures(f), "test/l_kl": 0.1 * (n != "alone")}, {})
+                for n, f in names.items()]  # fmt: skip
+    table, trade = Sketch.comparison(compared, tmp_path)
+    assert "| run | right strokes |" in table.text and "| alone |" in table.text
+    assert (tmp_path / trade.figure).stat().st_size > 1000
+    assert len(Sketch.comparison(compared[2:], tmp_path)) == 1
 
 
 # Animations
