@@ -6,7 +6,7 @@ import numpy as np
 
 from datamodules.strokes.forms import END, LIFTED
 
-MOST = 20_000  # offsets that the mixture is fitted to
+MOST = 10_000  # offsets that the mixture is fitted to
 
 
 def memoryless_nats(train: np.ndarray, test: np.ndarray, scale: float, mixtures: int, seed: int) -> float:
@@ -19,7 +19,7 @@ def memoryless_nats(train: np.ndarray, test: np.ndarray, scale: float, mixtures:
     offsets = np.concatenate([strokes[:, :2] for strokes in train]) / scale
     chosen = np.random.default_rng(seed).permutation(len(offsets))[:MOST]
     components = min(mixtures, max(1, len(chosen) // 10))
-    mixture = GaussianMixture(components, random_state=seed, max_iter=50, tol=1e-2).fit(offsets[chosen])
+    mixture = GaussianMixture(components, random_state=seed, max_iter=30, tol=1e-2).fit(offsets[chosen])
     counts = np.ones((3, 3))
     for strokes in train:
         np.add.at(counts, pens_of(strokes), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import bitmap_figures
 from lightning_modules.sketch.drawing import draw_classes, has_ended, lines_of, redraw
 from lightning_modules.sketch.judge import Judge, features_of, judged, train_judge
-from lightning_modules.sketch.likeness import Cloud, nearest, spread
+from lightning_modules.sketch.likeness import chamfer, spread
 from reporting.report import write_text
 
 log = logging.getLogger(__name__)
@@ -138,16 +138,13 @@ def novelty(lines: Sequence[Polylines], labels: np.ndarray, data: SketchDataModu
 
 def own_class_distances(lines: Sequence[Polylines], labels: np.ndarray, train: Drawings) -> np.ndarray:
     """Of up to `MOST_COMPARED` drawings the distance to the nearest training drawing of their class."""
-    rows, known, found = spread(len(lines), MOST_COMPARED), {}, []
-    for row in rows:
-        label = int(labels[row])
-        if not lines[row]:
-            continue
-        if label not in known:
-            own = train.strokes[train.labels == label]
-            known[label] = [Cloud(to_polylines(own[n])) for n in spread(len(own), MOST_COMPARED)]
-        found.append(nearest([Cloud(lines[row])], known[label])[1][0])
-    return np.array(found)
+    rows, found = spread(len(lines), MOST_COMPARED), []
+    rows = rows[[bool(lines[row]) for row in rows]]
+    for label in np.unique(labels[rows]):
+        own = train.strokes[train.labels == label]
+        known = [to_polylines(own[number]) for number in spread(len(own), MOST_COMPARED)]
+        found.append(chamfer([lines[row] for row in rows if labels[row] == label], known).min(1))
+    return np.concatenate(found) if found else np.zeros(1)
 
 
 def retrieval(module: Any, test: Drawings, judge: Judge | None, scale: float) -> dict[str, float]:
@@ -161,8 +158,7 @@ def retrieval(module: Any, test: Drawings, judge: Judge | None, scale: float) ->
         found = torch.cdist(features_of(judge, redrawn), features_of(judge, strokes)).argmin(1).numpy()
     else:
         lines = [lines or [np.zeros((1, 2))] for lines in lines_of(redrawn, scale)]
-        real = [Cloud(lines) for lines in lines_of(strokes, scale)]
-        found = nearest([Cloud(drawn) for drawn in lines], real)[0]
+        found = chamfer(lines, lines_of(strokes, scale)).argmin(1)
     chances = {"retrieval_chance": 1 / len(strokes)}
     if labels is not None:
         chances["retrieval_class_alone"] = len(np.unique(own.labels)) / len(strokes)
@@ -171,8 +167,3 @@ def retrieval(module: Any, test: Drawings, judge: Judge | None, scale: float) ->
 
 def shares(counts: Sequence[int]) -> str:
     return " : ".join(str(count) for count in counts)
-
-
-def table_of(found: Mapping[str, Any], name: str) -> list[float | None]:
-    """A figure at each temperature."""
-    return [own.get(name) for own in found.get("temperatures", {}).values()]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from datamodules.strokes.forms import Polylines
-
-MOST = 1000  # training drawings that are compared with
 
 
 def in_unit_box(lines: Polylines) -> np.ndarray:
@@ -19,22 +17,19 @@ def in_unit_box(lines: Polylines) -> np.ndarray:
     return (points - (low + high) / 2) / max((high - low).max(), 1e-9)
 
 
-class Cloud:
-    """A drawing's points in the unit box, to be compared with others'."""
-
-    def __init__(self, lines: Polylines):
-        self.points = in_unit_box(lines)
-        self.tree = cKDTree(self.points)
-
-    def distance(self, other: Cloud) -> float:
-        """Chamfer: the mean distance of each point to the other's nearest, both ways."""
-        return float(self.tree.query(other.points)[0].mean() + other.tree.query(self.points)[0].mean()) / 2
-
-
-def nearest(drawings: Sequence[Cloud], known: Sequence[Cloud]) -> tuple[np.ndarray, np.ndarray]:
-    """For each drawing the number of the known one that is nearest, and its distance."""
-    table = np.array([[drawing.distance(other) for other in known] for drawing in drawings])
-    return table.argmin(1), table.min(1)
+def chamfer(drawings: Sequence[Polylines], known: Sequence[Polylines]) -> np.ndarray:
+    """The distance of each drawing to each known one (drawings, known), all in the unit box: the mean distance of a
+    point to the other's nearest, both ways."""
+    others = [in_unit_box(lines) for lines in known]
+    counts = np.array([len(points) for points in others])
+    starts, joined = np.cumsum(counts) - counts, np.concatenate(others)
+    table = np.empty((len(drawings), len(known)))
+    for row, lines in zip(table, drawings, strict=True):
+        distances = cdist(in_unit_box(lines), joined)
+        there = np.minimum.reduceat(distances, starts, axis=1).mean(0)
+        back = np.add.reduceat(distances.min(0), starts) / counts
+        row[:] = (there + back) / 2
+    return table
 
 
 def spread(rows: int, most: int) -> np.ndarray:

@@ -20,7 +20,14 @@ from lightning_modules.sketch.judging import judge_run
 from lightning_modules.sketch.losses import annealed, divergence, padded_to, reconstruction
 from lightning_modules.sketch.network import StrokeDecoder
 from lightning_modules.sketch.report import report_sections
-from lightning_modules.sketch.studio import complete_files, draw_files, end_of_morph, morph_files, read_begun
+from lightning_modules.sketch.studio import (
+    complete_files,
+    draw_files,
+    end_of_morph,
+    half_drawn,
+    morph_files,
+    read_begun,
+)
 from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
@@ -48,7 +55,7 @@ class Sketch(Task):
         kl: `weight` w, `floor`, and `start` and `rate` of η.
         pad_loss: pens of all N_max steps count, as eq. 9 is written.
         class_name, temperature, draws, format: what the stages draw and complete draw; None: all classes, all formats.
-        sketch: the file that `complete` goes on from.
+        sketch: the file that `complete` goes on from; None: half of a drawing of the network's own.
         origin, target, steps: what `morph` draws.
         judge_steps, judged: of training the judge; drawings of a class that it is shown.
         seed: of all that is drawn after training.
@@ -171,12 +178,14 @@ class Sketch(Task):
         morph_files(self, ends, run.folder / "drawings")
 
     def begun(self) -> Tensor:
-        """The strokes of `sketch=` (1, S, 5), without its last end.
+        """The strokes of `sketch=` (1, S, 5), without its last end; without it half of a drawing of the network's own.
 
         Raises:
-            UsageError: there is none, or it is too long to go on from.
+            UsageError: it is no drawing, or too long to go on from.
         """
-        return read_begun(self.sketch, self.network)
+        if self.sketch is None:
+            return half_drawn(self.network, self.label or 0, self.seed)
+        return read_begun(str(self.sketch), self.network)
 
     def end_of_morph(self, name: str, number: int) -> tuple[Tensor | None, Tensor]:
         """z (1, latent) and class vector (1, embedding) of an end: a class's name, or a file.

@@ -17,6 +17,7 @@ from reporting.figures import save
 
 COLOUR = tuple(part / 255 for part in INK)
 RED = "#d1495b"
+CELL_SIDE = 100.0  # of a sheet's cell
 
 
 def save_sheet(
@@ -28,28 +29,20 @@ def save_sheet(
 ) -> None:
     """Drawings in rows and columns, all by one factor; the first `begun` points of each in another colour."""
     columns = max(map(len, rows))
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.1 * columns + 0.8, 1.15 * len(rows) + 0.4), squeeze=False
-    )
-    placed = iter(fitted([lines for row in rows for lines in row], 1.0 + 20))  # 20: the margins of `fitted`
+    figure, axis = plt.subplots(figsize=(1.1 * columns + 0.6, 1.1 * len(rows) + 0.3))
+    placed = iter(fitted([lines for row in rows for lines in row], CELL_SIDE))
     for number, row in enumerate(rows):
-        for place, axis in enumerate(axes[number]):
-            bare(axis)
-            if place < len(row):
-                draw_lines(axis, next(placed), begun)
-            if number == 0 and place < len(column_titles):
-                axis.set_title(column_titles[place], fontsize=9)
+        for place in range(len(row)):
+            corner = np.array([place, number]) * CELL_SIDE
+            axis.add_patch(plt.Rectangle(corner + 1, CELL_SIDE - 2, CELL_SIDE - 2, fill=False, ec="#ddd"))
+            draw_lines(axis, [line + corner for line in next(placed)], begun)
         if number < len(row_titles):
-            axes[number][0].set_ylabel(row_titles[number], fontsize=9, rotation=0, ha="right", va="center")
-    figure.subplots_adjust(wspace=0.05, hspace=0.05)
+            axis.text(-4, (number + 0.5) * CELL_SIDE, row_titles[number], fontsize=9, ha="right", va="center")
+    for place, title in enumerate(column_titles):
+        axis.text((place + 0.5) * CELL_SIDE, -2, title, fontsize=9, ha="center", va="bottom")
+    axis.set(xlim=(0, columns * CELL_SIDE), ylim=(len(rows) * CELL_SIDE, 0), aspect="equal")
+    axis.axis("off")
     save(figure, path)
-
-
-def bare(axis: plt.Axes) -> None:
-    """A square of paper without ticks, y down."""
-    axis.set(xlim=(9.9, 11.1), ylim=(11.1, 9.9), xticks=[], yticks=[], aspect="equal")
-    for side in axis.spines.values():
-        side.set_color("#ddd")
 
 
 def draw_lines(axis: plt.Axes, lines: Polylines, begun: int = 0) -> None:

@@ -85,7 +85,11 @@ def sheet_section(module: Any, run: Any) -> Section:
             rows[number // each if len(labels) > 1 else number].append(lines)
     columns = [f"τ = {heat:g}" if n == 0 else "" for heat in HEATS for n in range(each if len(labels) > 1 else 1)]
     save_sheet(run.folder / "figures" / "sheet.png", rows, class_titles(module, labels), columns)
-    return Section("Drawn at five temperatures", "The first drawings of each, not chosen.", "figures/sheet.png")
+    return Section(
+        "Drawn at five temperatures",
+        "Not chosen; at each temperature from the same random numbers.",
+        "figures/sheet.png",
+    )
 
 
 def animation_section(module: Any, run: Any) -> Section:

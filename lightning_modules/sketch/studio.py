@@ -25,7 +25,7 @@ MOST_CLASSES = 20  # drawn when none is named
 
 
 def draw_files(module: Any, folder: Path) -> None:
-    """`draws` drawings of the class, or of each, a file of each format; of several also the first two of each, `all`."""
+    """`draws` drawings of the class, or of each, in each format; of several also the first two of each, `all`."""
     network, spec = module.network, module.network.spec
     if module.label is not None:
         chosen = [module.label]
@@ -39,9 +39,8 @@ def draw_files(module: Any, folder: Path) -> None:
         own = drawn[number * module.draws : (number + 1) * module.draws]
         write_drawings(folder, file_name(spec.names[label] if spec.names else "drawing"), own, module)
     if len(chosen) > 1:
-        first = [
-            drawn[row * module.draws + column] for column in range(min(2, module.draws)) for row in range(len(chosen))
-        ]
+        starts = range(0, len(drawn), module.draws)
+        first = [drawn[start + column] for column in range(min(2, module.draws)) for start in starts]
         write_drawings(folder, "all", first, module)
     log.info("draw: %s", folder)
 
@@ -106,16 +105,21 @@ def end_of_morph(module: Any, name: str, number: int) -> tuple[Tensor | None, Te
     return z, classes
 
 
-def read_begun(path: str | None, network: StrokeDecoder) -> Tensor:
+def read_begun(path: str, network: StrokeDecoder) -> Tensor:
     """The strokes of a file (1, S, 5), the pen still ready to go on."""
-    if path is None:
-        raise UsageError("stages=[complete] needs sketch=FILE: JSON, strokes as [[x …], [y …]] in the data's units.")
     strokes, length = read_drawing(Path(path)), network.spec.length
     if len(strokes) >= length:
         raise UsageError(
             f"sketch: '{path}' has {len(strokes)} points, but this network draws {length - 1} at most: give fewer."
         )
     return scaled(strokes, network)[:, : len(strokes)]
+
+
+def half_drawn(network: StrokeDecoder, label: int, seed: int) -> Tensor:
+    """The first half of a drawing of the network's own (1, S, 5)."""
+    whole = draw_classes(network, torch.tensor([label]), 0.2, seed)
+    points = int((whole[0, :, 4] == 0).sum())
+    return whole[:, : max(1, points // 2)]
 
 
 def scaled(strokes: np.ndarray, network: StrokeDecoder) -> Tensor:

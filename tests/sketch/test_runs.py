@@ -21,7 +21,7 @@ from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import NAMES, rendered
 from lightning_modules.sketch.judge import judged, train_judge
 from lightning_modules.sketch.judging import batch_of, symbol_figures
-from lightning_modules.sketch.likeness import Cloud, nearest, spread
+from lightning_modules.sketch.likeness import chamfer, in_unit_box, spread
 from reporting.load import load_run, read_checkpoint
 from reporting.report import ComparedRun
 from running.check import check_command
@@ -122,6 +122,9 @@ def test_a_drawing_is_gone_on_from(decoder, tmp_path):
     on_checkpoint([*words, "format=json"], tmp_path / "run")
     given, *drawn = json.loads((tmp_path / "run/drawings/completed.json").read_text())
     assert given["drawing"] == begun or np.allclose(given["drawing"], begun, atol=0.01)
+    on_checkpoint(["stages=[complete]", f"ckpt_path={decoder}", "draws=2", "format=json"], tmp_path / "own")
+    own = json.loads((tmp_path / "own/drawings/completed.json").read_text())
+    assert len(own) == 3 and own[1]["drawing"][0][0][0] == own[0]["drawing"][0][0][0]
     for entry in drawn:
         points = np.concatenate([np.array(line).T for line in entry["drawing"]])
         np.testing.assert_allclose(points[:3], np.array(begun[0]).T, atol=0.02)
@@ -144,7 +147,6 @@ def test_a_morph_leads_from_one_to_the_other(run, decoder, tmp_path):
     [
         (["stages=[draw]", "class=fase"], "knows no class 'fase': the nearest it knows are face"),
         (["stages=[draw]", "temperature=0"], "temperature is 0, but it must be above 0"),
-        (["stages=[complete]"], "needs sketch=FILE"),
         (["stages=[complete]", "sketch=LONG"], "points, but this network draws .* at most: give fewer"),
         (["stages=[morph]", "from=circle"], "needs to=…"),
         (["stages=[morph]", "from=circle", "to=dog"], "knows no class 'dog'"),
@@ -276,10 +278,11 @@ def test_a_drawing_without_memory_costs_more_where_there_is_order(doodles):
 
 def test_the_nearest_drawing_is_found_wherever_it_lies():
     lines = some_lines()
-    known = [Cloud(own) for own in lines]
-    moved = Cloud([3 * line + 100 for line in lines[1]])
-    place, distance = nearest([moved], known)
-    assert place.tolist() == [1] and distance[0] == pytest.approx(0, abs=1e-9)
+    table = chamfer([[3 * line + 100 for line in lines[1]], lines[0]], lines)
+    assert table.argmin(1).tolist() == [1, 0] and table.min(1) == pytest.approx(0, abs=1e-9)
+    one, other = (in_unit_box(own) for own in lines[:2])
+    away = np.linalg.norm(one[:, None] - other[None], axis=-1)
+    assert table[1, 1] == pytest.approx((away.min(0).mean() + away.min(1).mean()) / 2)
     assert spread(10, 3).tolist() == [0, 4, 9] and len(spread(2, 5)) == 2
 
 
