@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from datamodules.errors import UsageError
@@ -173,8 +174,44 @@ class SeriesSpec:
         )
 
 
-Spec = ImageSpec | TextSpec | CaptionSpec | SeriesSpec
-KINDS: dict[str, type] = {"images": ImageSpec, "text": TextSpec, "captions": CaptionSpec, "series": SeriesSpec}
+@dataclass(frozen=True)
+class SketchSpec:
+    """Drawings as sequences of pen strokes.
+
+    The longest drawing trained on has `length` − 1 points; its end is one more (the papers' N_max). Offsets are divided
+    by `scale`, in the data's own units. `names` are those of the `classes`, 0 where drawings have none.
+    """
+
+    length: int
+    scale: float
+    classes: int = 0
+    names: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))  # Hydra and checkpoints make a list of it
+
+    def number(self, name: str) -> int:
+        """The number of a class.
+
+        Raises:
+            UsageError: there is no such class.
+        """
+        if name in self.names:
+            return self.names.index(name)
+        if not self.names:
+            raise UsageError(f"There is no class '{name}': this network was trained on drawings without classes.")
+        near = get_close_matches(name, self.names, n=3, cutoff=0.5) or self.names[:8]
+        raise UsageError(f"This network knows no class '{name}': the nearest it knows are {', '.join(near)}.")
+
+
+Spec = ImageSpec | TextSpec | CaptionSpec | SeriesSpec | SketchSpec
+KINDS: dict[str, type] = {
+    "images": ImageSpec,
+    "text": TextSpec,
+    "captions": CaptionSpec,
+    "series": SeriesSpec,
+    "sketches": SketchSpec,
+}
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
@@ -234,6 +271,19 @@ def require_series(spec: Spec, network: str) -> SeriesSpec:
     """
     if not isinstance(spec, SeriesSpec):
         raise UsageError(f"{network} forecasts series, but the data is {kind_of(spec)}: choose one, e.g. data=waves.")
+    return spec
+
+
+def require_sketches(spec: Spec, network: str) -> SketchSpec:
+    """`spec` itself when it describes drawings.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    if not isinstance(spec, SketchSpec):
+        raise UsageError(
+            f"{network} models drawings, but the data is {kind_of(spec)}: choose drawings, e.g. data=doodles."
+        )
     return spec
 
 

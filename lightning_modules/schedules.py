@@ -15,6 +15,16 @@ def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
+def exponential(optimizer: Optimizer, total_steps: int, rate: float, last: float) -> LambdaLR:
+    """(lr − last)·rate^step + last: from the optimizer's own learning rate towards `last`, however long it goes on."""
+
+    def factor(step: int) -> float:
+        usual = optimizer.defaults["lr"]
+        return ((usual - last) * rate**step + last) / usual if usual else 1.0
+
+    return LambdaLR(optimizer, factor)
+
+
 def one_cycle(optimizer: Optimizer, total_steps: int, max_lr: float, pct_start: float) -> OneCycleLR:
     """Up to `max_lr` over the first `pct_start` of the steps, then down by a cosine.
 
