@@ -32,12 +32,12 @@ KINDS = {
 
 def require_fitting(defence: Preprocessing, spec: ImageSpec) -> None:
     """Raises UsageError where images of this spec cannot pass a defence."""
-    defence(torch.zeros(1, *spec.shape)) if not isinstance(defence, Median) else None
     if isinstance(defence, Median) and defence.size // 2 >= min(spec.height, spec.width):
         raise UsageError(
             f"attack.preprocessing_strength is {defence.size}, but a median's window fits into images of "
             f"{spec.height}×{spec.width} up to {2 * min(spec.height, spec.width) - 1}."
         )
+    defence(torch.zeros(1, *spec.shape))
 
 
 def defended_rows(
@@ -129,15 +129,22 @@ def defence_text(arrays: Mapping[str, np.ndarray], settings: Settings) -> str:
     said = f"{gaps.mean():+.1%} of images against the same attack without it (95 % interval {low:+.1%} … {high:+.1%})"
     verdict = f"**A defence** against this attack: {said}." if low > 0 else f"**No defence**: {said}."
     ways = [name.removeprefix("defended_way_") for name in arrays if name.startswith("defended_way_")]
-    forms = ", ".join(f"{way.replace('_', ' by the ')} {arrays[f'defended_way_{way}'].mean():.1%}" for way in ways)
+    forms = ", ".join(f"{arrays[f'defended_way_{way}'].mean():.1%} ({form_of(way)})" for way in ways)
     how = (
-        f"PGD-{settings.steps} × {settings.restarts}, {settings.size}. Only the last column tells whether it defends: an "
-        f"attack that does not know it flatters it by {fall:.1%}. An image counts as broken by whichever form of the "
-        f"attack breaks it; each form alone leaves: {forms} (backward through the identity, or by the true gradient)."
+        f"PGD-{settings.steps} × {settings.restarts}, {settings.size}. Only the last column tells whether it defends: "
+        f"an attack that does not know it leaves {fall:.1%} more. An image counts as broken by whichever form of the "
+        f"attack breaks it; the forms alone leave {forms}."
     )
-    if f"defended_{'eot'}" in arrays:
+    if "defended_eot" in arrays:
         how += f" It is random: shares are means over {FRESH} draws that no attack saw."
     return "\n".join([how, "", *lines, "", verdict])
+
+
+def form_of(way: str) -> str:
+    """`adaptive_identity` in words."""
+    kind, backward = way.rsplit("_", 1)
+    back = "backward as the identity" if backward == "identity" else "its true gradient"
+    return back + (f", the mean of {DRAWS} draws" if kind == "eot" else "")
 
 
 def strength_of(settings: Settings) -> str:
