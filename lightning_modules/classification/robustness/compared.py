@@ -128,7 +128,7 @@ def claim_sections(groups: Sequence[Group]) -> list[Section]:
         for figure, said in {"clean": "clean", "worst": "in the worst case"}.items():
             pairs = paired(one, other, f"attack/{figure}/accuracy")
             if pairs:
-                lines.append(f"| {one.trained} | {said} | {one.model} − {other.model} | {difference(pairs)} |")
+                lines.append(f"| {one.trained} | {said} | {one.model} − {other.model} | {difference(pairs, one, other)} |")
     if not lines:
         return []
     text = (
@@ -145,13 +145,13 @@ def paired(one: Group, other: Group, figure: str) -> list[float]:
     return [100 * (sides[0][seed] - sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
 
 
-def difference(points: Sequence[float]) -> str:
+def difference(points: Sequence[float], one: Group, other: Group) -> str:
     """Two cells: the mean with its interval, and what it says."""
     half = half_interval(points)
     if math.isnan(half):
         return f"{mean(points):+.1f} | one seed cannot tell"
-    verdict = "the first is better" if mean(points) > half else "the second is better" if mean(points) < -half else ""
-    return f"{mean(points):+.1f} ± {half:.1f} | {verdict or 'no difference found'}"
+    better = one.model if mean(points) > half else other.model if mean(points) < -half else None
+    return f"{mean(points):+.1f} ± {half:.1f} | {f'**{better} is better**' if better else 'no difference found'}"
 
 
 def curve_sections(groups: Sequence[Group], folder: Path) -> list[Section]:
