@@ -128,7 +128,9 @@ def claim_sections(groups: Sequence[Group]) -> list[Section]:
         for figure, said in {"clean": "clean", "worst": "in the worst case"}.items():
             pairs = paired(one, other, f"attack/{figure}/accuracy")
             if pairs:
-                lines.append(f"| {one.trained} | {said} | {one.model} − {other.model} | {difference(pairs, one, other)} |")
+                lines.append(
+                    f"| {one.trained} | {said} | {one.model} − {other.model} | {difference(pairs, one, other)} |"
+                )
     if not lines:
         return []
     text = (

@@ -74,10 +74,8 @@ def rises_along_the_gradient(surfaces: np.ndarray) -> Check:
     rises = surfaces[:, -1, middle] - surfaces[:, middle, middle]
     chance = np.abs(surfaces[:, middle, [0, -1]] - surfaces[:, middle, middle, None]).max(1)
     said = f"+{rises.mean():.2f} nats along it, {chance.mean():.2f} at most at random ({len(surfaces)} images)"
-    holds = rises.mean() > chance.mean()
-    return Check(
-        "The loss rises most along the gradient", said, "holds" if holds else "**does not hold: it is masked**"
-    )
+    verdict = "holds" if rises.mean() > chance.mean() else "**does not hold: the gradient is masked**"
+    return Check("The loss rises most along the gradient", said, verdict)
 
 
 def breaks_what_can_be(confidence: np.ndarray) -> Check:
