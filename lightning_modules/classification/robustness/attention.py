@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,14 @@ ROWS = 4
 COUNTED = 128
 
 
-def attention_under_attack(network: Classifier, crafted: Mapping[str, np.ndarray], path: Path) -> str:
+def attention_under_attack(
+    network: Classifier, crafted: Mapping[str, np.ndarray], names: Sequence[str], path: Path
+) -> str:
     """Draws images before and after with what the class token takes from each patch; "" of other networks.
 
     Args:
         crafted: `images` (N, C, H, W) stored, `moved` in [0, 1], `label`.
+        names: of the classes.
 
     Returns:
         How much of the attention went elsewhere, over up to 128 images, in words.
@@ -48,12 +51,12 @@ def attention_under_attack(network: Classifier, crafted: Mapping[str, np.ndarray
         for place, image in {0: before[number].numpy(), 2: (moved * most)[number].numpy()}.items():
             row[place].imshow(to_picture(image, network.spec.levels), interpolation="nearest")
             row[place + 1].imshow(looked[place // 2][number], cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
-            row[place].set_xlabel(f"taken for class {named[place // 2][number]}", fontsize=8)
-        for axis, title in zip(row, titles, strict=True):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row is axes[0]:
-                axis.set_title(title, fontsize=9)
+            row[place].set_xlabel(f"taken for {names[named[place // 2][number]]}", fontsize=8)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
     save(figure, path)
     kinds = {"fooled": fooled, "not": ~fooled}
     both = " and ".join(f"{gone[some].mean():.1%} where it was {what}" for what, some in kinds.items() if some.any())

@@ -103,7 +103,8 @@ def described(run: ComparedRun) -> str:
     steps, restarts, norm, eps = (settings.get(key) for key in ("steps", "restarts", "norm", "eps"))
     text = f"{int(run.metrics.get('attack/images', 0)):,} test images, {norm} ≤ {eps:.4g}, PGD-{steps} × {restarts}"
     if "apgd_ce" in settings["attacks"]:
-        text += f", strong: APGD-CE-{settings['apgd_steps']} × {settings['apgd_restarts']}, APGD-T, Square"
+        steps, restarts = settings.get("apgd_steps", steps), settings.get("apgd_restarts", restarts)
+        text += f", strong: APGD-CE-{steps} × {restarts}, APGD-T, Square"
     return text
 
 
@@ -210,9 +211,10 @@ def crafted_sections(
         "to the left slow changes over the image, to the right the finest grain."
     )
     sections.append(Section("What the perturbations are made of", text, "spectra.png"))
+    classes = [str(name) for name in groups[0].runs[0].predictions["class_names"]]
     for number, (name, runs) in enumerate(members.items()):
         shown = f"attention_under_attack_{number}.png"
-        text = attention_under_attack(networks[runs[0]], crafted[runs[0]], folder / shown)
+        text = attention_under_attack(networks[runs[0]], crafted[runs[0]], classes, folder / shown)
         if text:
             sections.append(Section(f"Where it looks before and after: {name}", text, shown))
     return sections
