@@ -9,6 +9,7 @@ from lightning_modules.attacks.judging import first_success, in_sequence, judged
 from lightning_modules.attacks.losses import LOSSES, cross_entropy, dlr, dlr_t, loss_used, margin
 from lightning_modules.attacks.preprocessing import (
     PREPROCESSING,
+    Preprocessing,
     adaptive,
     averaged,
     defended,
@@ -24,6 +25,7 @@ __all__ = [
     "LOSSES",
     "PREPROCESSING",
     "Passes",
+    "Preprocessing",
     "adaptive",
     "adversarial",
     "apgd",

@@ -84,7 +84,7 @@ def in_sequence(
     return ends, successes
 
 
-def wilson(successes: int, tried: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, tried: int, z: float = Z95) -> tuple[float, float]:
     """The interval of a share: (p̂ + z²/2n ± z √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), inside [0, 1]; n = 0: all of it.
 
     Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".

@@ -10,12 +10,13 @@ from matplotlib import pyplot as plt
 
 from lightning_modules.classification.analysis import class_figures, confusions
 from lightning_modules.classification.figures import draw_matrix
+from lightning_modules.classification.robustness.compared import attack_sections
 from reporting.figures import save
 from reporting.report import ComparedRun, Section
 
 
 def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
-    """F1 by class; each run's confusion matrix; and how each differs from the first run's."""
+    """F1 by class; each run's confusion matrix; how each differs from the first run's; what attacks found."""
     names = runs[0].predictions["class_names"].tolist()
     counts = [confusions(run.predictions["label"], run.predictions["probabilities"]) for run in runs]
     sections = [Section("F1 of each class", f1_table(runs, names))]
@@ -27,7 +28,8 @@ def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Secti
     }
     save_matrices(folder / "confusion_differences.png", differences, names, signed=True)
     text = "Red: more images; blue: fewer. On the diagonal red is better, elsewhere blue."
-    return [*sections, Section("Differences of the confusion matrices", text, "confusion_differences.png")]
+    sections.append(Section("Differences of the confusion matrices", text, "confusion_differences.png"))
+    return [*sections, *attack_sections(runs, folder)]
 
 
 def f1_table(runs: Sequence[ComparedRun], names: list[str]) -> str:

@@ -36,6 +36,8 @@ class Adversary:
         craft_mode: the network's mode while crafting, `eval` or `train`.
         beta: weight of TRADES' divergence.
         val_items: validation images on which PGD-10 is measured, as `val/robust_accuracy`.
+        aimed: log `val/aimed_accuracy` too, robust accuracy with a method and clean accuracy without, by which
+            networks trained in either way choose their checkpoint alike.
 
     Raises:
         UsageError: a setting is impossible.
@@ -49,6 +51,7 @@ class Adversary:
     craft_mode: str = "eval"
     beta: float = 6.0
     val_items: int = 500
+    aimed: bool = False
 
     def __post_init__(self) -> None:
         self.eps = attacks.parse_eps(self.eps, name="task.module.adversarial.eps")

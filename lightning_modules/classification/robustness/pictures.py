@@ -58,3 +58,20 @@ def save_distances(path: Path, distances: np.ndarray) -> None:
     axis.set_ylabel("images")
     axis.legend()
     save(figure, path)
+
+
+def save_surfaces(path: Path, surfaces: np.ndarray, reach: float) -> None:
+    """The loss around images (N, points, points), side by side, each with a scale of colours of its own."""
+    shape = {"figsize": (3.3 * len(surfaces), 3.1), "squeeze": False, "layout": "constrained", "sharey": True}
+    figure, axes = plt.subplots(1, len(surfaces), **shape)
+    ends, ticks = (-reach, reach), ([-reach, 0, reach], ["−ε", "0", "ε"])
+    for number, (axis, surface) in enumerate(zip(axes[0], surfaces, strict=True)):
+        drawn = axis.imshow(surface, origin="lower", extent=(*ends, *ends), cmap="magma", interpolation="bilinear")
+        axis.plot(0, 0, "w+", markersize=8)
+        axis.set_xticks(*ticks)
+        axis.set_yticks(*ticks)
+        axis.set_xlabel("along random signs")
+        axis.set_title(f"test image {number}", fontsize=9)
+        figure.colorbar(drawn, ax=axis, fraction=0.046).ax.tick_params(labelsize=7)
+    axes[0, 0].set_ylabel("along the gradient's sign")
+    save(figure, path)

@@ -1,7 +1,8 @@
 """Is the attack any good? What must hold of one that can be believed, each with its figures and a verdict.
 
 Sources: Carlini et al. 2019, "On Evaluating Adversarial Robustness" (arXiv 1902.06705); Athalye et al. 2018,
-"Obfuscated Gradients Give a False Sense of Security" (arXiv 1802.00420).
+"Obfuscated Gradients Give a False Sense of Security" (arXiv 1802.00420); Zimmermann et al. 2022, "Increasing Confidence
+in Adversarial Robustness Evaluations" (arXiv 2206.13991).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lightning_modules.classification.robustness.soundness import LOSSES
 from lightning_modules.classification.robustness.stage import names_of
 
 ENOUGH = 1000  # images, for a difference of a per cent to be seen
@@ -37,9 +39,17 @@ def checks(arrays: Mapping[str, np.ndarray], curve: Sequence[float]) -> list[Che
         found.append(at_least_as_strong(right, iterative, "fgsm", "Many steps break at least what one step does"))
     if iterative and "noise" in right:
         found.append(at_least_as_strong(right, iterative, "noise", "The gradient breaks at least what chance does"))
+    if iterative and "transfer" in right:
+        what = "The network's own gradient breaks at least what another network's does"
+        found.append(at_least_as_strong(right, iterative, "transfer", what))
     if "square" in right and iterative:
         found.append(square_adds_little(right))
-    return [*found, gradients_exist(arrays)]
+    if iterative and "right_longer" in arrays:
+        found.insert(1, converged(arrays, right))
+    if "surfaces" in arrays:
+        found.append(rises_along_the_gradient(arrays["surfaces"]))
+    found.append(gradients_exist(arrays))
+    return [*found, breaks_what_can_be(arrays["confidence"])] if "confidence" in arrays else found
 
 
 def at_the_whole_range(arrays: Mapping[str, np.ndarray]) -> Check:
@@ -47,6 +57,35 @@ def at_the_whole_range(arrays: Mapping[str, np.ndarray]) -> Check:
     share = float(arrays["right_at_all"].mean())
     verdict = "holds" if share == 0 else "**does not hold: the gradient is masked, or the steps are too few**"
     return Check("Where ε is the whole range nothing withstands", f"{share:.1%} right", verdict)
+
+
+def converged(arrays: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> Check:
+    """Twice the steps, from as many other starts: of all images, those that stood and now fall."""
+    standing = np.logical_and.reduce(list(right.values()))
+    share = float((standing & ~arrays["right_longer"]).mean())
+    verdict = "holds" if share < SMALL else "**not converged: give more steps and restarts**"
+    said = f"another {share:.1%} broken: {standing.mean():.1%} → {arrays['right_longer'].mean():.1%}"
+    return Check("Twice the steps, from other starts too, change nothing", said, verdict + few(right))
+
+
+def rises_along_the_gradient(surfaces: np.ndarray) -> Check:
+    """The loss of the images whose surface is drawn, ε along the gradient's sign and ε along random signs."""
+    middle = surfaces.shape[1] // 2
+    rises = surfaces[:, -1, middle] - surfaces[:, middle, middle]
+    chance = np.abs(surfaces[:, middle, [0, -1]] - surfaces[:, middle, middle, None]).max(1)
+    said = f"+{rises.mean():.2f} nats along it, {chance.mean():.2f} at most at random ({len(surfaces)} images)"
+    verdict = "holds" if rises.mean() > chance.mean() else "**does not hold: the gradient is masked**"
+    return Check("The loss rises most along the gradient", said, verdict)
+
+
+def breaks_what_can_be(confidence: np.ndarray) -> Check:
+    """Networks altered so that an adversarial image surely exists are broken, and not by chance."""
+    parts, passed = [], True
+    for loss, (attack, noise, items) in zip(LOSSES, confidence, strict=True):
+        parts.append(f"{loss} breaks {attack:.0%}, chance {noise:.0%} of {items:.0f}")
+        passed &= bool(items and attack >= 0.95 and noise < 0.5)
+    verdict = "holds" if passed else "**does not hold: the attack misses what surely exists**"
+    return Check("An adversarial image that surely exists is found", "; ".join(parts), verdict)
 
 
 def falls(arrays: Mapping[str, np.ndarray], curve: Sequence[float]) -> list[Check]:
@@ -92,5 +131,7 @@ def sanity_table(found: Sequence[Check]) -> str:
     """Markdown."""
     lines = ["| what must hold | found | verdict |", "|---|---|---|"]
     lines += [f"| {check.what} | {check.found} | {check.verdict} |" for check in found]
-    untried = "whether more steps change anything, transfer from other networks, the loss surface"
-    return "\n".join([*lines, "", f"Not tried here: {untried}."])
+    tried = any("another network's" in check.what for check in found)
+    return "\n".join(
+        lines if tried else [*lines, "", "Not tried here: transfer from another network (attack.transfer)."]
+    )

@@ -11,7 +11,13 @@ from lightning_modules.classification.analysis import confusions
 from lightning_modules.classification.figures import save_matrix
 from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.robustness.adversarial import Overfitting
-from lightning_modules.classification.robustness.pictures import save_adversaries, save_curve, save_distances
+from lightning_modules.classification.robustness.defences import defence_text
+from lightning_modules.classification.robustness.pictures import (
+    save_adversaries,
+    save_curve,
+    save_distances,
+    save_surfaces,
+)
 from lightning_modules.classification.robustness.sanity import checks, sanity_table
 from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of
 from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings
@@ -45,7 +51,14 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
     sections = [Section("Under attack", f"{said}\n\n{table}")]
     if overfitted(run.folder / "metrics.csv"):
         sections.append(Section("Catastrophic overfitting", OVERFITTED))
+    if "defended_clean" in arrays:
+        sections.append(Section("A defence in front of the network", defence_text(arrays, settings)))
     sections.append(Section("Can the attack be believed?", sanity_table(checks(arrays, settings.curve))))
+    if "surfaces" in arrays:
+        most = settings.eps if settings.norm == "Linf" else settings.eps / network.spec.dims**0.5
+        save_surfaces(figures / "loss_surface.png", arrays["surfaces"], most)
+        text = "Cross-entropy in nats; every pixel moved by up to ε along the gradient's sign and along random signs."
+        sections.append(Section("Loss around four images", text, "figures/loss_surface.png"))
     if (strongest := strongest_of(arrays)) is not None:
         picture, text = figures / "adversarial.png", "What the network takes them for, before and after; rounded to "
         if show_adversaries(picture, strongest, arrays, settings, network, run):

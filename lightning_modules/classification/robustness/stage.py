@@ -19,20 +19,31 @@ from datamodules.errors import UsageError
 from lightning_modules import attacks
 from lightning_modules.attacks.crafting import Forward
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Attack, Settings, attack_named
+from lightning_modules.classification.robustness.defences import defended_figures, defended_rows, require_fitting
+from lightning_modules.classification.robustness.soundness import ALTERED, SURFACES, confidences, still_right, surfaces
+from lightning_modules.classification.robustness.suite import (
+    ONE_AFTER_ANOTHER,
+    TRANSFER,
+    Attack,
+    Settings,
+    all_steps,
+    attack_named,
+)
+from lightning_modules.classification.robustness.transfer import surrogate
 from reporting.folder import CONF, read_json
 from reporting.predictions import read_predictions, write_predictions
 from reporting.report import write_text
 
 log = logging.getLogger(__name__)
 SHOWN = 64  # images whose adversarial forms are kept
+CRAFTED = 512  # images whose PGD forms are kept in full, for trying them on other networks
 EVERY = 30  # seconds between two log lines
 PARTS = "attack_parts"  # folder of the batches that are done
 Arrays = dict[str, np.ndarray]
 
 
 def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
-    """Attacks the first test images; leaves `attack.npz` and the figures `attack/…` in `run.metrics`.
+    """Attacks the first test images; leaves `attack.npz`, `crafted.npz` and the figures `attack/…` in `run.metrics`.
 
     Interrupted, it goes on from the whole batches in the run's folder, where the settings are the same.
 
@@ -42,7 +53,12 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     settings, count = asked_for(run)
     images, labels = run.datamodule.splits["test"]
     forward = attacks.forward_of(network.eval(), network.spec.levels)
-    parts = begun(run.folder / PARTS, settings, fingerprint(network, images[:count], labels[:count]))
+    of, other = fingerprint(network, images[:count], labels[:count]), None
+    if settings.transfer is not None:
+        foreign = surrogate(settings.transfer, network.spec).to(device)
+        of += fingerprint(foreign, images[:0], labels[:0])
+        other = attacks.forward_of(foreign, foreign.spec.levels)
+    parts = begun(run.folder / PARTS, settings, of)
     started = said = time.perf_counter()
     first = len(parts)
     starts = list(range(0, count, settings.batch_size))
@@ -50,15 +66,22 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
         if number in parts:
             continue
         rows = slice(start, min(start + settings.batch_size, count))
-        batch = torch.from_numpy(np.array(images[rows])).to(device).float() / (network.spec.levels - 1)
-        classes = torch.from_numpy(np.array(labels[rows])).long().to(device)
-        parts[number] = attacked(forward, batch, classes, list(range(start, rows.stop)), settings, network.spec.levels)
+        batch, classes = on_device(images[rows], labels[rows], network.spec.levels, device)
+        items = list(range(start, rows.stop))
+        parts[number] = attacked(forward, batch, classes, items, settings, network.spec.levels, other)
         write_predictions(run.folder / PARTS, parts[number], f"{number:05d}.npz")
         now = time.perf_counter()
         if now - said > EVERY or number + 1 == len(starts):
             said, speed = now, (number + 1 - first) * settings.batch_size / (now - started)
             log.info("attack: %d of %d images, %.1f a second", rows.stop, count, min(speed, count / (now - started)))
     joined = {name: np.concatenate([parts[number][name] for number in sorted(parts)]) for name in parts[0]}
+    moved = joined.pop("crafted")
+    kept = {"moved": moved, "images": np.array(images[: len(moved)]), "label": joined["label"][: len(moved)]}
+    write_predictions(run.folder, kept, "crafted.npz")
+    few = min(count, max(SURFACES, ALTERED))
+    batch, classes = on_device(images[:few], labels[:few], network.spec.levels, device)
+    joined["surfaces"] = surfaces(forward, batch[:SURFACES], classes[:SURFACES], settings)
+    joined["confidence"] = confidences(forward, batch[:ALTERED], settings)
     write_predictions(run.folder, joined, "attack.npz")
     write_text(run.folder / "attack.json", json.dumps(settings.plain, indent=1) + "\n")
     for path in sorted((run.folder / PARTS).iterdir()):
@@ -68,6 +91,12 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     told = {name: value for name, value in run.metrics.items() if name.startswith("attack/") and "accuracy" in name}
     log.info("attack: %s", "  ".join(f"{name} {value:.4f}" for name, value in told.items() if name.count("/") == 2))
     log.info("attack: %s", run.folder / "attack.npz")
+
+
+def on_device(images: np.ndarray, labels: np.ndarray, levels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stored images as floats in [0, 1], and their labels."""
+    batch = torch.from_numpy(np.array(images)).to(device).float() / (levels - 1)
+    return batch, torch.from_numpy(np.array(labels)).long().to(device)
 
 
 def asked_for(run: Any) -> tuple[Settings, int]:
@@ -82,6 +111,10 @@ def asked_for(run: Any) -> tuple[Settings, int]:
         raise UsageError(
             f"attack.items is {settings.items}, but the test split has {there} images: choose {there} or fewer."
         )
+    if (defence := settings.defence()) is not None:
+        require_fitting(defence, run.datamodule.spec)
+    if settings.transfer is not None:
+        surrogate(settings.transfer, run.datamodule.spec)
     return settings, min(settings.items, there)
 
 
@@ -110,14 +143,25 @@ def begun(folder: Path, settings: Settings, of: str) -> dict[int, Arrays]:
 
 
 def attacked(
-    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, levels: int
+    forward: Forward,
+    images: Tensor,
+    labels: Tensor,
+    items: list[int],
+    settings: Settings,
+    levels: int,
+    other: Forward | None = None,
 ) -> Arrays:
-    """One batch under every attack: labels, clean logits, and of each attack success, distances, loss and pictures."""
+    """One batch under every attack: labels, clean logits, and of each attack success, distances, loss and pictures.
+
+    Args:
+        other: the network of another run, on which images are crafted too.
+    """
     clean = attacks.judged(forward, images)
     rows: Arrays = {"item": np.array(items), "label": array(labels), "logits": array(clean)}
     right = clean.argmax(1) == labels
+    standing = right.clone()
     rows["zero_gradient"] = array(attacks.zero_gradients(forward, images, labels))
-    for name, moved, chosen in adversaries(forward, images, labels, items, settings, right):
+    for name, moved, chosen in adversaries(forward, images, labels, items, settings, right, other):
         logits = attacks.judged(forward, moved)
         rows |= {f"logits_{name}": array(logits), **distances(moved - images, name)}
         rows[f"tried_{name}"] = array(chosen)
@@ -128,6 +172,13 @@ def attacked(
         kept = np.array(items) < SHOWN
         shown[kept] = array((rounded * (levels - 1)).round().byte())[kept]
         rows[f"images_{name}"] = shown
+        if name != "cw":  # which keeps to no ball
+            standing &= logits.argmax(1) == labels
+    rows["right_longer"] = array(still_right(forward, images, labels, items, standing, settings))
+    full = all_steps(forward, images, labels, items, settings)
+    rows["crafted"] = array(full)[np.array(items) < CRAFTED]
+    if settings.defence() is not None:
+        rows |= defended_rows(forward, images, labels, items, full, settings)
     whole = 1.0 if settings.norm == "Linf" else images[0].numel() ** 0.5  # from one end of the range to the other
     for multiple in settings.curve:
         size = min(whole, settings.eps * multiple)
@@ -137,7 +188,13 @@ def attacked(
 
 
 def adversaries(
-    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, right: Tensor
+    forward: Forward,
+    images: Tensor,
+    labels: Tensor,
+    items: list[int],
+    settings: Settings,
+    right: Tensor,
+    other: Forward | None = None,
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Each attack's images, and which it was given (N,); of those that follow one another the ones still standing."""
     classes, standing = attacks.judged(forward, images[:1]).shape[1], right.clone()
@@ -153,6 +210,8 @@ def adversaries(
         if name in ONE_AFTER_ANOTHER:
             standing = standing & (attacks.judged(forward, moved).argmax(1) == labels)
         yield name, moved, chosen
+    if other is not None:
+        yield TRANSFER, all_steps(other, images, labels, items, settings), torch.ones_like(standing)
 
 
 def right_at(
@@ -204,4 +263,4 @@ def attack_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
         broken = mine & (arrays["logits_cw"].argmax(1) != label)
         found["attack/cw/success"] = float(broken.sum() / max(1, mine.sum()))
         found["attack/cw/distance"] = float(np.median(arrays["l2_cw"][broken])) if broken.any() else float("nan")
-    return found
+    return found | defended_figures(arrays)

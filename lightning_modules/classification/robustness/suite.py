@@ -24,8 +24,19 @@ TITLES = {
     "apgd_t": "APGD, targeted DLR at the nine likeliest other classes",
     "square": "Square, queries alone",
 }
+TRANSFER = "transfer"  # beside those above where a run is named: PGD on its network, tried on this one
 ONE_AFTER_ANOTHER = ("apgd_ce", "apgd_t", "square")  # each on the images that the former left standing
-MOST = {"items": 1_000_000, "batch_size": 100_000, "steps": 100_000, "restarts": 1000, "cw_items": 1_000_000}
+MOST = {"items": 1_000_000, "batch_size": 100_000, "steps": 100_000, "restarts": 1000, "cw_items": 1_000_000,
+        "apgd_steps": 100_000, "apgd_restarts": 1000}  # fmt: skip
+# The one number that each defence has, and whether it is whole.
+STRENGTHS = {
+    "bit_depth": ("bits", int),
+    "jpeg": ("quality", int),
+    "median": ("size", int),
+    "smooth": ("sd", float),
+    "noise": ("sd", float),
+    "tv": ("weight", float),
+}
 
 
 @dataclass(frozen=True)
@@ -50,17 +61,22 @@ class Settings:
     cw_items: int
     queries: int
     seed: int
+    apgd_steps: int = 100
+    apgd_restarts: int = 5
+    preprocessing: str = "none"
+    preprocessing_strength: float | None = None
+    transfer: str | None = None
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Settings:
-        given = {key: node[key] for key in cls.__dataclass_fields__}
+        given = {key: node[key] for key in cls.__dataclass_fields__ if key in node}  # those of earlier have fewer
         for name in given["attacks"]:
             if name not in TITLES:
                 near = did_you_mean(str(name), TITLES)
                 raise UsageError(f"attack.attacks names {name}{near}: choose from {', '.join(TITLES)}.")
         for name, most in MOST.items():
             least = 0 if name == "cw_items" else 1
-            if not isinstance(given[name], int) or not least <= given[name] <= most:
+            if name in given and (not isinstance(given[name], int) or not least <= given[name] <= most):
                 raise UsageError(f"attack.{name} is {given[name]}, but it must be from {least} to {most:,}.")
         if not given["attacks"]:
             raise UsageError(f"attack.attacks is empty: choose from {', '.join(TITLES)}.")
@@ -80,7 +96,28 @@ class Settings:
         given["eps"] = parse_eps(given["eps"], given["norm"], "attack.eps")
         if given["step"] is not None:
             given["step"] = parse_eps(given["step"], given["norm"], "attack.step")
-        return cls(**given)
+        settings = cls(**given)
+        if settings.defence() is not None and settings.targeted:
+            raise UsageError("attack.preprocessing is judged by accuracy: leave attack.targeted at false.")
+        return settings
+
+    def defence(self) -> attacks.Preprocessing | None:
+        """What stands in front of the network, new; None: nothing.
+
+        Raises:
+            UsageError: there is no such defence, or not so strong a one.
+        """
+        if self.preprocessing in ("none", None):
+            return None
+        strength, (name, kind) = self.preprocessing_strength, STRENGTHS.get(self.preprocessing, ("", float))
+        if strength is None or not name:
+            return attacks.preprocessing(self.preprocessing)
+        if type(strength) not in (int, kind):
+            whole = "a whole number" if kind is int else "a number"
+            raise UsageError(
+                f"attack.preprocessing_strength is {strength}, but {name} of {self.preprocessing} is {whole}."
+            )
+        return attacks.preprocessing(self.preprocessing, **{name: strength})
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -97,16 +134,18 @@ class Settings:
 
     def described(self, name: str) -> str:
         """An attack with its numbers, for a table."""
-        aimed = self.targeted and name not in ("apgd_t", "square", "noise")
+        aimed = self.targeted and name not in ("apgd_t", "square", "noise", TRANSFER)
         return self._numbers(name) + (", targeted at the next class" if aimed else "")
 
     def _numbers(self, name: str) -> str:
         if name == "pgd":
             return f"PGD-{self.steps} × {self.restarts}, {self.loss}"
+        if name == TRANSFER:
+            return f"PGD-{self.steps}, {self.loss}, crafted on `{self.transfer}`"
         if name == "apgd_ce":
-            return f"{TITLES[name]}, {self.steps} steps × {self.restarts}"
+            return f"{TITLES[name]}, {self.apgd_steps} steps × {self.apgd_restarts}"
         if name == "apgd_t":
-            return f"{TITLES[name]}, {self.steps} steps each"
+            return f"{TITLES[name]}, {self.apgd_steps} steps each"
         return f"{TITLES[name]}, {self.queries:,}" if name == "square" else TITLES[name]
 
 
@@ -129,10 +168,19 @@ def attack_named(name: str, settings: Settings, classes: int) -> Attack:
         if name == "cw":
             return attacks.cw(forward, images, labels, targets=how.get("targets"))
         if name == "apgd_ce":
-            way = {"steps": settings.steps, "restarts": settings.restarts}
+            way = {"steps": settings.apgd_steps, "restarts": settings.apgd_restarts}
             return attacks.apgd(forward, images, labels, **how, **way, **drawn)
         if name == "apgd_t":
-            return attacks.apgd_t(forward, images, labels, **ball, steps=settings.steps, **drawn)
+            return attacks.apgd_t(forward, images, labels, **ball, steps=settings.apgd_steps, **drawn)
         return attacks.square(forward, images, labels, eps=settings.eps, queries=settings.queries, **drawn)
 
     return run
+
+
+def all_steps(
+    forward: Forward, images: Tensor, labels: Tensor, items: Sequence[int], settings: Settings, restart: int = 0
+) -> Tensor:
+    """PGD's images after every step, none stopped at its first success: what another network is tried with."""
+    ball = {"eps": settings.eps, "norm": settings.norm, "step": settings.step, "steps": settings.steps}
+    drawn = {"seed": settings.seed + restart, "items": items}
+    return attacks.pgd(forward, images, labels, **ball, loss=settings.loss, keep="last", **drawn)
