@@ -19,6 +19,7 @@ TITLES = {
     "noise": "the best of ten random points",
     "fgsm": "FGSM, one step",
     "pgd": "PGD",
+    "pgd_margin": "PGD on the margin",
     "cw": "Carlini and Wagner, the smallest L2 distance",
     "apgd_ce": "APGD, cross-entropy",
     "apgd_t": "APGD, targeted DLR at the nine likeliest other classes",
@@ -103,6 +104,8 @@ class Settings:
     def _numbers(self, name: str) -> str:
         if name == "pgd":
             return f"PGD-{self.steps} × {self.restarts}, {self.loss}"
+        if name == "pgd_margin":
+            return f"PGD-{self.steps} × {self.restarts}, margin"
         if name == "apgd_ce":
             return f"{TITLES[name]}, {self.steps} steps × {self.restarts}"
         if name == "apgd_t":
@@ -123,9 +126,10 @@ def attack_named(name: str, settings: Settings, classes: int) -> Attack:
         drawn = {"seed": settings.seed, "items": items}
         if name == "noise":
             return attacks.noise(forward, images, labels, **how, **drawn)
-        if name == "pgd":
+        if name in ("pgd", "pgd_margin"):
             way = {"step": settings.step, "steps": settings.steps, "restarts": settings.restarts}
-            return attacks.pgd(forward, images, labels, **how, **way, loss=settings.loss, **drawn)
+            loss = "margin" if name == "pgd_margin" else settings.loss
+            return attacks.pgd(forward, images, labels, **how, **way, loss=loss, **drawn)
         if name == "cw":
             return attacks.cw(forward, images, labels, targets=how.get("targets"))
         if name == "apgd_ce":
