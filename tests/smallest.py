@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datamodules.spec import ImageSpec, Spec
+from datamodules.spec import ImageSpec, Spec, TextSpec
 
 GREY = ImageSpec(1, 4, 5, 3)
 
@@ -32,6 +32,6 @@ class Smallest:
 
 def inputs(spec: Spec) -> Tensor:
     """Two images, or two windows of seven codes."""
-    if isinstance(spec, ImageSpec):
-        return torch.zeros(2, *spec.shape, dtype=torch.uint8)
-    return torch.zeros(2, 7, dtype=torch.int64)
+    if isinstance(spec, TextSpec):
+        return torch.zeros(2, 7, dtype=torch.int64)
+    return torch.zeros(2, *spec.shape, dtype=torch.uint8)

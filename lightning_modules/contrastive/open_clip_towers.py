@@ -53,7 +53,9 @@ class OpenCLIP(TwoTowers):
         model, open_clip = made(name, weights, quick_gelu)
         super().__init__(spec, model.text_projection.shape[1], defence, rank, prompt, prompt_size)
         if self.captions.shape[0] != 3:
-            raise UsageError("model=open_clip takes RGB images: choose data=digit_names, data=cifar10 or data=cifar100.")
+            raise UsageError(
+                "model=open_clip takes RGB images: choose data=digit_names, data=cifar10 or data=cifar100."
+            )
         mean, deviation = (torch.tensor(getattr(model.visual, f"image_{what}")) for what in ("mean", "std"))
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("deviation", deviation[:, None, None], persistent=False)
@@ -122,7 +124,8 @@ def made(name: str, weights: str | None, quick_gelu: bool | None) -> tuple[nn.Mo
             "model.quick_gelu must be said of a file's weights: true for OpenAI's, false for those trained with the "
             "exact GELU, as most of open_clip's others."
         )
-    model = open_clip.create_model(own, pretrained=None, load_weights=False, force_quick_gelu=bool(quick_gelu))
+    here = torch.get_default_device()
+    model = open_clip.create_model(own, None, load_weights=False, force_quick_gelu=bool(quick_gelu), device=here)
     if not hasattr(model, "text_projection"):
         raise UsageError(f"model.name={name} has a text tower of another kind: choose a plain CLIP, such as ViT-B-32.")
     if weights is not None:
@@ -142,7 +145,9 @@ def add_sizes(open_clip: Any, path: Path) -> None:
         if not sizes.keys() >= {"embed_dim", "vision_cfg", "text_cfg"}:
             raise ValueError
     except (OSError, ValueError, AttributeError):
-        raise UsageError(f"model.name='{path}' holds no sizes of an open_clip model: embed_dim, vision_cfg, text_cfg.") from None
+        raise UsageError(
+            f"model.name='{path}' holds no sizes of an open_clip model: embed_dim, vision_cfg, text_cfg."
+        ) from None
     open_clip.add_model_config(path)
 
 
