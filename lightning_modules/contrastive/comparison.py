@@ -118,8 +118,8 @@ def difference_table(groups: Mapping[str, Sequence[ComparedRun]], found: Mapping
                 f"{interval.low:+.1%} … {interval.high:+.1%} | {verdict} |"
             )
     text = (
-        f"Runs of the same seed are compared image by image; intervals are of {RESAMPLES:,} bootstrap samples that draw "
-        "seeds and images anew, each with replacement. With one seed they tell nothing of another training."
+        f"Runs of the same seed are compared image by image; intervals are of {RESAMPLES:,} bootstrap samples that "
+        "draw seeds and images anew, each with replacement. With one seed they tell nothing of another training."
     )
     return "\n".join([text, "", *lines])
 

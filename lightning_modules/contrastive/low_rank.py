@@ -88,5 +88,5 @@ def merge_(tower: nn.Module) -> None:
 
 
 def plain_name(name: str) -> str:
-    """The name that an adapted weight's frozen part had before: `qkv.parametrizations.weight.original` → `qkv.weight`."""
+    """What an adapted weight's frozen part was called before: `x.parametrizations.weight.original` → `x.weight`."""
     return name.replace("parametrizations.", "").removesuffix(".original")

@@ -53,9 +53,7 @@ class OpenCLIP(TwoTowers):
         model, open_clip = made(name, weights, quick_gelu)
         super().__init__(spec, model.text_projection.shape[1], defence, rank, prompt, prompt_size)
         if self.captions.shape[0] != 3:
-            raise UsageError(
-                "model=open_clip takes RGB images: choose data=digit_names, data=cifar10 or data=cifar100."
-            )
+            raise UsageError("model=open_clip takes RGB images: choose data=digit_names, cifar10 or cifar100.")
         mean, deviation = (torch.tensor(getattr(model.visual, f"image_{what}")) for what in ("mean", "std"))
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("deviation", deviation[:, None, None], persistent=False)

@@ -150,8 +150,8 @@ def distractor_section(run: Any) -> list[Section]:
     levels = run.datamodule.spec.levels
     save_captioned(run.folder / "figures" / "distractors.png", arrays["images"], captions, levels, 4)
     text = (
-        f"Something of another class at half size in a corner, {len(label):,} test images: {(taken == label).mean():.1%} "
-        f"are still named rightly, {(taken == pasted).mean():.1%} by what was pasted. No change within a ball, so not "
-        "in the worst case."
+        f"Something of another class at half size in a corner, {len(label):,} test images: "
+        f"{(taken == label).mean():.1%} are still named rightly, {(taken == pasted).mean():.1%} by what was pasted. "
+        "No change within a ball, so not in the worst case."
     )
     return [Section("A distractor", text, "figures/distractors.png")]

@@ -25,9 +25,7 @@ class TextTower(nn.Module):
         super().__init__()
         require_least(1, text_width=width, text_layers=layers, text_heads=heads)
         if width % heads:
-            raise UsageError(
-                f"model.text_heads={heads} does not divide model.text_width={width}: choose one that does."
-            )
+            raise UsageError(f"model.text_heads={heads} does not divide model.text_width={width}: choose another.")
         self.end = end
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(length, width))

@@ -40,7 +40,7 @@ class TwoTowers(nn.Module):
         size: of the space that both towers map to.
         defence: one of DEFENCES.
         rank: of `lora`.
-        prompt: of `prompt`: `pixels`, a frame added to the image, or `tokens`, put before a vision transformer's blocks.
+        prompt: of `prompt`: `pixels`, a frame added to the image, or `tokens`, before a vision transformer's blocks.
         prompt_size: the frame's width in pixels, or the number of tokens.
 
     Raises:
