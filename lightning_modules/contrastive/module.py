@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,6 @@ class Contrastive(Task):
         self.class_tokens: list[Tensor] = []  # of each class the tokens of its sentences, where labels are all there is
 
     # Training
-
-    def setup(self, stage: str) -> None:
-        """The weights to start from; a checkpoint that is gone on from replaces them."""
-        if stage == "fit" and self.start is not None and self.trainer.ckpt_path is None:
-            start_from(self.network, self.start)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Weight decay is kept from vectors, which it would only hold back."""
@@ -182,16 +178,28 @@ class Contrastive(Task):
     # Stages
 
     def check_stages(self, run: Any) -> None:
-        if "fit" in run.config.stages and run.checkpoint_path is None:
-            if self.defended and self.start is None:
+        """Also gives the network the weights that training starts from: only then is it known that they fit."""
+        if run.checkpoint_path is None:  # else there are weights, the start's own no longer wanted
+            self.begin(run.config.stages)
+        if "attack" in run.config.stages:
+            check_attack(run)
+
+    def begin(self, stages: Sequence[str]) -> None:
+        if not self.network.trained and self.start is None:
+            if "fit" not in stages:
+                raise UsageError(
+                    f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, start=RUN, or put fit first."
+                )
+            if self.defended:
                 raise UsageError(
                     f"task.module.defence={self.network.defence} defends a trained model: give start=RUN, the folder "
                     "of a run of this task without a defence."
                 )
-            if self.start is not None:  # tried now: a mistake is found before the training
-                start_from(self.network, self.start)
-        if "attack" in run.config.stages:
-            check_attack(run)
+        if self.defended:  # frozen towers stay in evaluation mode, about which Lightning wonders
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        if self.start is not None:
+            start_from(self.network, self.start)
+        self.network.begin_head()
 
     def stage_attack(self, run: Any) -> None:
         """Attacks test images of seen and of unseen names: see `attack.py`."""

@@ -50,8 +50,11 @@ class OpenCLIP(TwoTowers):
         prompt: str = "pixels",
         prompt_size: int = 4,
     ):
+        if quick_gelu not in (None, True, False):
+            raise UsageError(f"model.quick_gelu is {quick_gelu!r}, but it must be true or false.")
         model, open_clip = made(name, weights, quick_gelu)
         super().__init__(spec, model.text_projection.shape[1], defence, rank, prompt, prompt_size)
+        self.trained = weights is not None
         if self.captions.shape[0] != 3:
             raise UsageError("model=open_clip takes RGB images: choose data=digit_names, cifar10 or cifar100.")
         mean, deviation = (torch.tensor(getattr(model.visual, f"image_{what}")) for what in ("mean", "std"))

@@ -145,7 +145,7 @@ def distractor_section(run: Any) -> list[Section]:
         return []
     arrays, names = read_predictions(run.folder, "distractor.npz"), run.datamodule.class_names
     label, pasted, taken = (arrays[name] for name in ("label", "pasted", "taken"))
-    captions = [f"{names[a]}, pasted: {names[b]}\ntaken for {names[c]}".replace("_", " ")
+    captions = [f"{names[a]}\npasted: {names[b]}\ntaken for {names[c]}".replace("_", " ")
                 for a, b, c in zip(label, pasted, taken, strict=True)][: len(arrays["images"])]  # fmt: skip
     levels = run.datamodule.spec.levels
     save_captioned(run.folder / "figures" / "distractors.png", arrays["images"], captions, levels, 4)

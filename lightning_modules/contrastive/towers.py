@@ -57,6 +57,7 @@ class TwoTowers(nn.Module):
         self.spec, self.captions, self.sentences = spec, described(spec), class_sentences(spec)
         self.size, self.defence, self.rank = size, defence, rank
         self.prompt_kind, self.prompt_size = prompt, prompt_size
+        self.trained = False  # did it begin with the weights of a training elsewhere?
         self.head: nn.Linear | None = None
         self.prompt: nn.Parameter | None = None
         self._names: Tensor | None = None
@@ -179,8 +180,7 @@ class TwoTowers(nn.Module):
         return torch.zeros(channels, int(border(height, width, self.prompt_size).sum()))
 
     def start_from(self, weights: dict[str, Any]) -> None:
-        """Takes the weights of a network without a defence; the defence's own stay as they begin, but a `text_head`,
-        which begins as the names.
+        """Takes the weights of a network without a defence; the defence's own stay as they begin.
 
         Raises:
             RuntimeError: they are another network's.
@@ -190,6 +190,9 @@ class TwoTowers(nn.Module):
         if other := weights.keys() ^ {plain_name(name) for name in shared}:
             raise RuntimeError(f"Not in both: {min(other)}")
         self.load_state_dict(own | {name: weights[plain_name(name)] for name in shared})
+
+    def begin_head(self) -> None:
+        """The head of `text_head` begins as the names, which the weights of now give."""
         if self.defence == "text_head":
             with torch.no_grad():
                 self.head.weight.copy_(self.names)

@@ -45,7 +45,9 @@ def test_it_computes_what_open_clip_does(files):
     model.load_state_dict(torch.load(files[1], weights_only=True))
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     inside = torch.nn.functional.interpolate(images / 255, (48, 48), mode="bilinear", antialias=True)
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (model.visual.image_mean, model.visual.image_std))
+    mean, deviation = (
+        torch.tensor(values)[:, None, None] for values in (model.visual.image_mean, model.visual.image_std)
+    )
     said = open_clip.get_tokenizer("smallest-clip")(["a photo of a cat"])
     model.eval()
     with torch.no_grad():
@@ -65,7 +67,9 @@ def test_the_gradient_reaches_the_stored_image(files):
 def test_safetensors_and_the_other_activation(files, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({k: v.contiguous() for k, v in torch.load(files[1], weights_only=True).items()}, tmp_path / "w.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in torch.load(files[1], weights_only=True).items()}, tmp_path / "w.safetensors"
+    )
     images = torch.randint(0, 256, (2, 3, 32, 32))
     with torch.no_grad():
         exact = towers(files)(images)
@@ -101,7 +105,10 @@ def test_a_file_that_is_no_model_is_one_sentence(files, tmp_path, monkeypatch):
         ({"name": name, "weights": str(tmp_path / "other.pt"), "quick_gelu": True}, "holds no weights of open_clip's"),
         ({"name": name, "weights": weights}, "model.quick_gelu must be said of a file's weights"),
         ({"name": "ViT-B-33"}, r"model.name is ViT-B-33 \(did you mean 'ViT-B-32'\?\)"),
-        ({"name": "ViT-B-32", "weights": "hub:opennai"}, r"no weights 'opennai' of ViT-B-32 \(did you mean 'openai'\?\)"),
+        (
+            {"name": "ViT-B-32", "weights": "hub:opennai"},
+            r"no weights 'opennai' of ViT-B-32 \(did you mean 'openai'\?\)",
+        ),
         ({"name": str(tmp_path / "bad.json")}, "holds no sizes of an open_clip model"),
         ({"name": name, "defence": "prompt", "prompt": "tokens"}, "model.prompt=tokens needs"),
     ]:

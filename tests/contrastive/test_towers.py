@@ -245,6 +245,7 @@ def test_a_prompt_of_zeros_and_a_text_head_begin_as_the_start():
     for defence in ("prompt", "text_head", "tecoa"):
         network = tiny("vit", defence=defence).eval()
         network.start_from(start.state_dict())
+        network.begin_head()
         with torch.no_grad():
             torch.testing.assert_close(network(images), start(images))
             torch.testing.assert_close(network.training_logits(images), start(images))
