@@ -188,7 +188,8 @@ class Contrastive(Task):
         if not self.network.trained and self.start is None:
             if "fit" not in stages:
                 raise UsageError(
-                    f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=…, start=RUN, or put fit first."
+                    f"stages=[{','.join(stages)}] need a trained network: give ckpt_path=… or start=RUN, or put fit "
+                    "first."
                 )
             if self.defended:
                 raise UsageError(

@@ -12,6 +12,8 @@ from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
 from lightning_modules.contrastive import OpenCLIP, open_clip_towers
 from lightning_modules.contrastive.low_rank import merge_
+from reporting.load import load_run
+from tests.conftest import SMALLEST, run_here
 
 open_clip = pytest.importorskip("open_clip")
 SPEC = ImageSpec(3, 32, 32, 256, 3, names=("cat", "sweet_pepper", "dog"))
@@ -92,6 +94,21 @@ def test_low_rank_parts_of_its_attention(files):
         assert not torch.allclose(moved, start(images), atol=1e-3)
         merge_(adapted.image_tower)
         torch.testing.assert_close(adapted(images), moved, atol=1e-5, rtol=1e-4)
+
+
+def test_it_is_tested_and_attacked_as_it_is_and_then_defended(files, tmp_path):
+    name, weights = map(str, files)
+    words = ["task=contrastive", "model=open_clip", f"model.name={name}", f"model.weights={weights}"]
+    words += ["model.quick_gelu=false", *SMALLEST["contrastive"].words, "attack.items=8", "attack.steps=1"]
+    words += ["trainer.precision=32-true", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
+    run_here([*words, "stages=[test,attack,report]"], tmp_path / "plain")
+    run_here([*words, "stages=[fit,test]", "task.module.defence=text_head"], tmp_path / "defended")
+    plain, defended = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("plain", "defended"))
+    assert plain["attack/images"] == 8 and plain["attack/worst/accuracy"] <= plain["attack/clean/accuracy"]
+    network = load_run(tmp_path / "defended").network
+    start = towers(files).text_tower.state_dict()
+    assert all(torch.equal(value, start[key]) for key, value in network.text_tower.state_dict().items())
+    assert defended["parameters"] < plain["parameters"]
 
 
 def test_a_file_that_is_no_model_is_one_sentence(files, tmp_path, monkeypatch):
