@@ -30,7 +30,7 @@ from tests.conftest import PAIRS, REPOSITORY, SMALLEST, TASKS, run_here
 README = REPOSITORY / "README.md"
 PAGES = {"": README} | {path.parent.name: path for path in sorted(REPOSITORY.glob("lightning_modules/*/README.md"))}
 LINKING = {**PAGES, "results": REPOSITORY / "RESULTS.md"}
-EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "pydocs")  # data that ship with the packages
+EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "digit_names", "pydocs")  # data that ship with the packages
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
@@ -325,6 +325,7 @@ FEW = {
         "attack.curve=[]",
         "attack.queries=4",
     ],
+    "contrastive": ["attack.items=6", "attack.steps=2", "attack.attacks=[pgd]", "attack.curve=[]"],
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
 trained: dict[str, Path] = {}  # each task's last run here
