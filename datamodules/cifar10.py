@@ -9,6 +9,7 @@ import numpy as np
 from datamodules.augment import FlipAndCrop
 from datamodules.cache import cached_arrays
 from datamodules.cifar10_files import CLASS_NAMES, SHAPE, local_source
+from datamodules.held_out import held_out_classes, hold_out
 from datamodules.image import ImageDataModule, Split, cut_validation
 from datamodules.sources import Source, hub_source, read_source
 from datamodules.spec import ImageSpec
@@ -25,6 +26,7 @@ class CIFAR10(ImageDataModule):
         cache: the folder for the decoded arrays (180 MB), `paths.cache`.
         val_items: validation images, the same ones in every run.
         flip, crop_padding: of training images, see `FlipAndCrop`.
+        held_out: so many classes are never trained on: see `hold_out`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
@@ -39,14 +41,16 @@ class CIFAR10(ImageDataModule):
         seed: int = 0,
         flip: str = "none",
         crop_padding: int = 0,
+        held_out: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
         self.val_items, self.flip_and_crop = val_items, FlipAndCrop(flip, crop_padding, seed)
+        self.held_out = held_out_classes(held_out, len(CLASS_NAMES))
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(*SHAPE, levels=256, classes=10)
+        return ImageSpec(*SHAPE, levels=256, classes=10, names=tuple(CLASS_NAMES))
 
     @property
     def class_names(self) -> list[str]:
@@ -57,7 +61,7 @@ class CIFAR10(ImageDataModule):
         arrays = cached_arrays(self.cache, "cifar10", source.key, lambda: read_source(source, "CIFAR-10", SHAPE, 10))
         given, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
-        return {"train": train, "val": val, "test": test}
+        return hold_out({"train": train, "val": val, "test": test}, self.held_out)
 
     def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
         return self.flip_and_crop(images, rng, rows, epoch)

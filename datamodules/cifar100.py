@@ -10,6 +10,7 @@ import numpy as np
 from datamodules.augment import FlipAndCrop
 from datamodules.cache import cached_arrays
 from datamodules.cifar10_files import SHAPE, find_shards
+from datamodules.held_out import held_out_classes, hold_out
 from datamodules.hierarchy import balancing_weights, check_balance, make_hierarchy
 from datamodules.image import ImageDataModule, Split, cut_validation, divide_anew
 from datamodules.sources import Source, decode_table, hashes, hub_source, read_source
@@ -56,6 +57,7 @@ class CIFAR100(ImageDataModule):
         val_items: validation images, the same ones in every run.
         test_share: test on this share of all images, drawn anew; None: on the published test images.
         flip, crop_padding: of training images, see `FlipAndCrop`.
+        held_out: so many classes are never trained on: see `hold_out`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
@@ -73,6 +75,7 @@ class CIFAR100(ImageDataModule):
         seed: int = 0,
         flip: str = "none",
         crop_padding: int = 0,
+        held_out: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         check_balance(balance)
@@ -80,10 +83,12 @@ class CIFAR100(ImageDataModule):
         self.hierarchy, self.balance = make_hierarchy(SUPERCLASSES, groups), balance
         self.val_items, self.test_share = val_items, test_share
         self.flip_and_crop = FlipAndCrop(flip, crop_padding, seed)
+        self.held_out = held_out_classes(held_out, len(CLASS_NAMES))
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(*SHAPE, 256, classes=100, supers=self.hierarchy.supers, groups=self.hierarchy.groups)
+        coarser = {"supers": self.hierarchy.supers, "groups": self.hierarchy.groups}
+        return ImageSpec(*SHAPE, 256, classes=100, **coarser, names=tuple(CLASS_NAMES))
 
     @property
     def class_names(self) -> list[str]:
@@ -103,7 +108,7 @@ class CIFAR100(ImageDataModule):
         published = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
         given, test = divide_anew(*published, self.test_share, SPLIT_SEED)
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
-        return {"train": train, "val": val, "test": test}
+        return hold_out({"train": train, "val": val, "test": test}, self.held_out)
 
     def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
         return self.flip_and_crop(images, rng, rows, epoch)

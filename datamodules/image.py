@@ -98,8 +98,10 @@ class ImageDataModule(L.LightningDataModule):
     def val_dataloader(self) -> BatchLoader:
         return self._loader("val")
 
-    def test_dataloader(self) -> BatchLoader:
-        return self._loader("test")
+    def test_dataloader(self) -> BatchLoader | dict[str, BatchLoader]:
+        """Where classes are held out, a second loader, `unseen`, of their images."""
+        test = self._loader("test")
+        return {"": test, "unseen": self._loader("unseen")} if "unseen" in self.splits else test
 
 
 def divide_anew(given: Split, test: Split, test_share: float | None, split_seed: int) -> tuple[Split, Split]:

@@ -14,6 +14,7 @@ class ImageSpec:
     """Images (channels, height, width) of integer intensities 0 … levels−1; `classes` is 0 without labels.
 
     Where classes lie in superclasses and these in groups, `supers` and `groups` (classes,) have those of each class.
+    `names` (classes,) are the classes' own, where a network may read them; specs are equal without them.
     """
 
     channels: int
@@ -23,9 +24,10 @@ class ImageSpec:
     classes: int = 0
     supers: tuple[int, ...] = field(default=(), repr=False)
     groups: tuple[int, ...] = field(default=(), repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False, compare=False)  # checkpoints older than it have none
 
     def __post_init__(self) -> None:
-        for name in ("supers", "groups"):  # Hydra and checkpoints make lists of them
+        for name in ("supers", "groups", "names"):  # Hydra and checkpoints make lists of them
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datamodules.spec import ImageSpec, SeriesSpec, SketchSpec, Spec
+from datamodules.spec import ImageSpec, SeriesSpec, SketchSpec, Spec, TextSpec
 
 GREY = ImageSpec(1, 4, 5, 3)
 
@@ -32,10 +32,10 @@ class Smallest:
 
 def inputs(spec: Spec) -> Tensor:
     """Two images, two windows of a series, two drawings of seven strokes, or two windows of seven codes."""
-    if isinstance(spec, ImageSpec):
-        return torch.zeros(2, *spec.shape, dtype=torch.uint8)
+    if isinstance(spec, TextSpec):
+        return torch.zeros(2, 7, dtype=torch.int64)
     if isinstance(spec, SeriesSpec):
         return torch.zeros(2, spec.window, len(spec.channels))
     if isinstance(spec, SketchSpec):
         return torch.zeros(2, 7, 5)
-    return torch.zeros(2, 7, dtype=torch.int64)
+    return torch.zeros(2, *spec.shape, dtype=torch.uint8)

@@ -23,7 +23,7 @@ from lightning_modules.gathering import in_order
 from reporting.predictions import read_predictions, write_predictions
 from running.build import batches_of
 from running.check import compose_config
-from tests.conftest import TASKS
+from tests.conftest import SMALLEST, TASKS
 from tests.smallest import inputs
 
 ITEMS = 11
@@ -183,7 +183,13 @@ def loaders_of(made: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "words", [*([f"task={task}"] for task in TASKS), ["data=photos"], ["task=char_lm", "data.split=random"]], ids=str
+    "words",
+    [
+        *([f"task={task}", *SMALLEST[task].words] for task in TASKS),
+        ["data=photos"],
+        ["task=char_lm", "data.split=random"],
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_loader_that_deals_its_items_says_so(words, split):

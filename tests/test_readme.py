@@ -34,7 +34,7 @@ LINKING = {
     "results": REPOSITORY / "RESULTS.md",
     "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
 }
-EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "digits_m", "digits_one_class", "pydocs", "waves",
+EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digits_m", "digits_one_class", "pydocs", "waves",
             "doodles", "glyphs")  # data that ship with the packages  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
@@ -326,6 +326,7 @@ FEW = {
         "attack.curve=[]",
         "attack.queries=4",
     ],
+    "contrastive": ["attack.items=6", "attack.steps=2", "attack.attacks=[pgd]", "attack.curve=[]"],
 }
 LONG = re.compile(r"(trainer\.(max|limit|val_check)\w*|budget\.minutes|ckpt_path|seed|hydra[./][\w./]+)=")
 trained: dict[str, Path] = {}  # each task's last run here

@@ -19,6 +19,7 @@ TITLES = {
     "noise": "the best of ten random points",
     "fgsm": "FGSM, one step",
     "pgd": "PGD",
+    "pgd_margin": "PGD on the margin",
     "cw": "Carlini and Wagner, the smallest L2 distance",
     "apgd_ce": "APGD, cross-entropy",
     "apgd_t": "APGD, targeted DLR at the nine likeliest other classes",
@@ -142,6 +143,8 @@ class Settings:
             return f"PGD-{self.steps} × {self.restarts}, {self.loss}"
         if name == TRANSFER:
             return f"PGD-{self.steps}, {self.loss}, crafted on `{self.transfer}`"
+        if name == "pgd_margin":
+            return f"PGD-{self.steps} × {self.restarts}, margin"
         if name == "apgd_ce":
             return f"{TITLES[name]}, {self.apgd_steps} steps × {self.apgd_restarts}"
         if name == "apgd_t":
@@ -162,9 +165,10 @@ def attack_named(name: str, settings: Settings, classes: int) -> Attack:
         drawn = {"seed": settings.seed, "items": items}
         if name == "noise":
             return attacks.noise(forward, images, labels, **how, **drawn)
-        if name == "pgd":
+        if name in ("pgd", "pgd_margin"):
             way = {"step": settings.step, "steps": settings.steps, "restarts": settings.restarts}
-            return attacks.pgd(forward, images, labels, **how, **way, loss=settings.loss, **drawn)
+            loss = "margin" if name == "pgd_margin" else settings.loss
+            return attacks.pgd(forward, images, labels, **how, **way, loss=loss, **drawn)
         if name == "cw":
             return attacks.cw(forward, images, labels, targets=how.get("targets"))
         if name == "apgd_ce":
