@@ -34,8 +34,10 @@ LINKING = {
     "results": REPOSITORY / "RESULTS.md",
     "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
 }
-EMBEDDED = ("digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digits_m", "digits_one_class", "pydocs", "waves",
-            "doodles", "glyphs")  # data that ship with the packages  # fmt: skip
+EMBEDDED = {  # data that ship with the packages
+    "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digits_m", "digits_one_class", "pydocs",
+    "waves", "doodles", "glyphs",
+}  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
