@@ -29,7 +29,11 @@ from tests.conftest import PAIRS, REPOSITORY, SMALLEST, TASKS, run_here
 
 README = REPOSITORY / "README.md"
 PAGES = {"": README} | {path.parent.name: path for path in sorted(REPOSITORY.glob("lightning_modules/*/README.md"))}
-LINKING = {**PAGES, "results": REPOSITORY / "RESULTS.md"}
+LINKING = {
+    **PAGES,
+    "results": REPOSITORY / "RESULTS.md",
+    "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
+}
 EMBEDDED = (
     "digits",
     "photos",
@@ -37,7 +41,7 @@ EMBEDDED = (
     "digit_captions",
     "digit_names",
     "pydocs",
-)  # data that ship with the packages
+)  # they ship with the packages
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
@@ -74,12 +78,8 @@ def names_in(path: Path) -> set[str]:
 
 @cache
 def code(page: str) -> list[str]:
-    """A page's inline code, which may go on in the next line, and the lines of its indented blocks, in its order.
-
-    Not those of "Add a task", which test_add_a_task.py follows to the letter.
-    """
-    text = re.sub(r"^## Add a task\n.*?(?=^## )", "", text_of(page), flags=re.M | re.S)
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    """A page's inline code, which may go on in the next line, and the lines of its indented blocks, in its order."""
+    text = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
     text = re.sub(r"\\\n\s*", "", text)
     text = re.sub(r"^ {4}(.*)$", r"`\1`", text, flags=re.M)
     return [" ".join(piece.split()) for piece in re.findall(r"`([^`]+)`", text)]
