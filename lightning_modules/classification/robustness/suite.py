@@ -102,8 +102,10 @@ class Settings:
         return self._numbers(name) + (", targeted at the next class" if aimed else "")
 
     def _numbers(self, name: str) -> str:
-        if name in ("pgd", "pgd_margin"):
-            return f"PGD-{self.steps} × {self.restarts}, {self.loss if name == 'pgd' else 'margin'}"
+        if name == "pgd_margin":
+            return f"PGD-{self.steps} × {self.restarts}, margin"
+        if name == "pgd":
+            return f"PGD-{self.steps} × {self.restarts}, {self.loss}"
         if name == "apgd_ce":
             return f"{TITLES[name]}, {self.steps} steps × {self.restarts}"
         if name == "apgd_t":
