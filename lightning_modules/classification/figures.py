@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from lightning_modules.classification.analysis import BINS, Reliability
 from reporting.figures import save
 
+MANY = 25  # classes, whose names are written small beyond it
 MAPS_SIDE = 4  # the strongest maps of a layer that are shown, squared
 
 
@@ -26,12 +27,16 @@ def draw_matrix(axis: plt.Axes, counts: np.ndarray, names: Sequence[str], title:
         axis.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
         dark = shares > 0.35
     ticks = range(len(names))
-    axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(ticks, names)
+    if len(names) > MANY:
+        axis.set_xticks(ticks, names, rotation=90, fontsize=5)
+        axis.set_yticks(ticks, names, fontsize=5)
+    else:
+        axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(ticks, names)
     axis.set_xlabel("taken for")
     axis.set_ylabel("is")
     axis.set_title(title)
-    if len(names) <= 25:
+    if len(names) <= MANY:
         size = 9 if len(names) <= 10 else 5
         for (row, column), count in np.ndenumerate(counts):
             if count:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.captions.words import decode_sentence
 from lightning_modules.classification.figures import save_captioned
 from lightning_modules.classification.report import SPLITS
 from lightning_modules.classification.robustness.sections import accuracy_table, attack_sections, strongest_of
@@ -117,19 +118,31 @@ def moved_sections(network: TwoTowers, device: torch.device, run: Any) -> list[S
     if len(flipped):
         gain = ((moved - clean)[flipped] * (names[taken[flipped]] - names[labels[flipped]])).sum(1)
         worst = flipped[np.argsort(-gain, kind="stable")[:FLIPS]]
-        said = network.sentences
-        captions = [f"{wrapped(said[labels[n]][0])}\n→ {wrapped(said[taken[n]][0])}" for n in worst]
+        said = {n: sentences(network, run.datamodule, n, taken[n]) for n in worst}
+        captions = ["\n→ ".join(map(wrapped, said[n])) for n in worst]
         save_captioned(run.folder / "figures" / "flips.png", after[worst], captions, network.captions.levels, 3)
-        lines = ["| image | its sentence | cosine, clean → attacked | the sentence taken for | cosine |",
+        lines = ["| image | its sentence | cosine of its name, clean → attacked | "
+                 "the sentence taken for | cosine of that name |",
                  "|---:|---|---|---|---|"]  # fmt: skip
         for n in worst:
             own, other = (f"{clean[n] @ names[c]:+.2f} → {moved[n] @ names[c]:+.2f}" for c in (labels[n], taken[n]))
-            lines.append(f"| {n} | {said[labels[n]][0]} | {own} | {said[taken[n]][0]} | {other} |")
+            lines.append(f"| {n} | {said[n][0]} | {own} | {said[n][1]} | {other} |")
         sections.append(Section("Worst flips", "\n".join(lines), "figures/flips.png"))
     return sections
 
 
-def wrapped(sentence: str, width: int = 34) -> str:
+def sentences(network: TwoTowers, data: Any, item: int, taken: int) -> tuple[str, str]:
+    """What is said of the test image number `item` of one class, and the same of the class that it is taken for."""
+    split, names = data.splits["test"], network.captions.names
+    row = np.flatnonzero(np.asarray(split.labels) >= 0)[item]
+    label = split.labels[row]
+    own = decode_sentence(split.codes[row, 0], network.captions) if hasattr(split, "codes") else ""
+    own = own or network.sentences[label][0]
+    name, other = (names[number].replace("_", " ") for number in (label, taken))
+    return own, own.replace(name, other)
+
+
+def wrapped(sentence: str, width: int = 24) -> str:
     """A sentence in lines for a caption."""
     lines, line = [], ""
     for word in sentence.split(" "):

@@ -198,7 +198,7 @@ def test_photographs_with_held_out_classes(data, tmp_path):
         (["stages=[fit,attack]", "attack.eps=-1"], "attack.eps is -1, but it must be from 0 to 1"),
         (["stages=[fit,attack]", "attack.items=41"], "attack.items is 41, but the test split has 40 images"),
         (["stages=[fit,attack]", "attack.norm=L1"], "attack.norm is L1"),
-        (["data.objects=[2,3]"], r"names of their classes.*data.objects=\[1,3\]"),
+        (["data.objects=[2,3]", "data.glyph_size=[0.1,0.2]"], r"names of their classes.*data.objects=\[1,3\]"),
         (["data=digits"], "unknown|Could not|names of their classes"),
     ],
 )
