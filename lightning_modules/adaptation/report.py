@@ -31,7 +31,7 @@ def report_sections(network: DigitNetwork, run: Any, embedded_items: int) -> lis
     """The ladder from source-only to target-trained, and all that test images and features show.
 
     Args:
-        embedded_items: test images of each domain in the picture of the features.
+        embedded_items: test images of each domain in the picture of the features; 0: no picture.
     """
     predictions = read_predictions(run.folder) if (run.folder / "predictions.npz").exists() else {}
     bounds = read_predictions(run.folder, "bounds.npz") if (run.folder / "bounds.npz").exists() else {}
@@ -43,7 +43,7 @@ def report_sections(network: DigitNetwork, run: Any, embedded_items: int) -> lis
         sections += mistakes_sections(predictions, run)
     return [
         *sections,
-        embeddings_section(network, bounds, run, embedded_items),
+        *([embeddings_section(network, bounds, run, embedded_items)] if embedded_items else []),
         cam_section(network, run),
         telling_section(run),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from lightning_modules.adaptation.distances import proxy_a_distance
 from lightning_modules.adaptation.network import SOURCE, TARGET, DigitNetwork
 from lightning_modules.adaptation.predicting import outputs, predicted
 from lightning_modules.adaptation.report import report_sections
+from lightning_modules.adaptation.selection import selection_sections
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Task
 from reporting.load import read_checkpoint
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class TwoDomains(Task):
         scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
         oracle: look at the target's validation labels too: `val/accuracy_oracle`, and `test/accuracy_oracle` of the
             epoch that was best by them. Neither is attainable without labels; nothing else depends on them.
-        embedded_items: test images of each domain in the report's picture of the features, at most 500.
+        embedded_items: test images of each domain in the report's picture of the features, at most 500; 0: no picture.
 
     Raises:
         UsageError: `embedded_items` is out of these limits.
@@ -61,8 +62,8 @@ class TwoDomains(Task):
         embedded_items: int = 500,
     ):
         super().__init__(network, optimizer, scheduler)
-        if not 4 <= embedded_items <= KEPT:
-            raise UsageError(f"task.module.embedded_items is {embedded_items}, but it must be from 4 to {KEPT}.")
+        if embedded_items and not 4 <= embedded_items <= KEPT:
+            raise UsageError(f"task.module.embedded_items is {embedded_items}, but it must be 0 or from 4 to {KEPT}.")
         self.oracle, self.oracle_best, self.embedded_items = oracle, -1.0, embedded_items
 
     @abstractmethod
@@ -145,7 +146,7 @@ class TwoDomains(Task):
     def on_validated(self, found: Mapping[str, float]) -> None:
         if self.oracle and found["val/accuracy_oracle"] > self.oracle_best:
             self.oracle_best = found["val/accuracy_oracle"]
-            self.trainer.save_checkpoint(self.oracle_path, weights_only=True)
+            self.trainer.save_checkpoint(self.oracle_path)
 
     @property
     def oracle_path(self) -> Path:
@@ -181,6 +182,11 @@ class TwoDomains(Task):
         chosen = np.take_along_axis(p, label[:, None], 1)[:, 0].astype(np.float64)
         right = (p.argmax(1) == label).astype(np.float64)
         return {"accuracy": right, "loss": -np.log(np.maximum(chosen, np.finfo(np.float32).tiny))}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """Of five runs or more how well each criterion without labels would have chosen among them."""
+        return selection_sections(runs, folder)
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(self.classifier, run, self.embedded_items)
