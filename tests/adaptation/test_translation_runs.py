@@ -79,7 +79,7 @@ def test_a_run_leaves_its_figures_and_pictures(run):
     for name in ("cycle_l1", "diversity", "semantic_agreement", "label_kept", "kernel_distance_own_features"):
         assert np.isfinite(metrics[f"test/{name}"]), name
     assert metrics["test/diversity"] > 0 and 0 <= metrics["test/label_kept"] <= 1
-    assert 0 < metrics["labeller/val/accuracy"] <= 1 and metrics["steps"] == 5
+    assert 0 < metrics["val/labeller_accuracy_source"] <= 1 and metrics["steps"] == 5
     for title in ("Translations", "The same digits over training", "Players", "Learnt by heart?"):
         assert f"## {title}\n" in text
     for name in ("translations", "over_training", "players", "nearest"):
