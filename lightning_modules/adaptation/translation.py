@@ -15,7 +15,7 @@ from lightning_modules.adaptation.cycada import CyCADA
 from lightning_modules.adaptation.cycle_losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
 from lightning_modules.adaptation.cyclegan import CycleGAN
 from lightning_modules.adaptation.labeller import train_labeller
-from lightning_modules.adaptation.network import DigitNetwork
+from lightning_modules.adaptation.network import SOURCE, DigitNetwork
 from lightning_modules.adaptation.pool import ImagePool
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
 from lightning_modules.adaptation.translated import bound_figures, save_snapshot, translate, translation_figures
@@ -173,7 +173,7 @@ class Translation(SeveralOptimizers, TwoDomains):
 class SemanticTranslation(Translation):
     """CyCADA: f_S, trained on the source beforehand and fixed, must find in a translation the class of its original.
 
-    Logs also `semantic` as it stands in the generators' loss, `test/semantic_agreement` (f_S finds in G(x_s) the label
+    Logs also `semantic` as it stands in the generators' loss, f_S's own `val/labeller_accuracy_source`, `test/semantic_agreement` (f_S finds in G(x_s) the label
     of x_s) and with `feature_level` `domain_loss`.
 
     Args:
@@ -210,6 +210,14 @@ class SemanticTranslation(Translation):
         self.semantic, self.semantic_target, self.semantic_gate = semantic, semantic_target, semantic_gate
         self.semantic_labels, self.semantic_start = semantic_labels, semantic_start
         self.source_steps, self.feature_level, self.gamma = source_steps, feature_level, gamma
+
+    def measure(self, batch: Any, split: str) -> Measured:
+        measured = super().measure(batch, split)
+        if split != "val_source":
+            return measured
+        images, labels = batch
+        right = self.network.labeller(images, SOURCE).argmax(1) == labels
+        return measured._replace(values={**measured.values, "labeller_accuracy": right})
 
     def before_fit(self, run: Any) -> None:
         """Trains f_S, or takes it from the cache, or from `source_ckpt`."""

@@ -85,6 +85,10 @@ class TwoDomains(Task):
                 f"An adaptation needs two domains, and data={run.config.choices.data} is one: choose data=digits_m, "
                 "data=mnist_m or data=pair."
             )
+        if "translate" in run.config.stages and not hasattr(self, "stage_translate"):
+            raise UsageError(
+                "The stage translate needs a network that translates: choose model=cyclegan or model=cycada."
+            )
         if "fit" not in run.config.stages:
             return
         if self.classifier.norm != "none" and run.datamodule.batch_size == 1:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
-from lightning_modules.adaptation import SemanticTranslation
+from datamodules.errors import UsageError
+from datamodules.spec import ImageSpec
+from lightning_modules.adaptation import CyCADA, CycleGAN, SemanticTranslation, Translation
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
 from tests.several.ending import killed
@@ -54,3 +63,96 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_ended(model, moment, tmp_p
     assert (last["batches_done"], last["global_step"], len(last["optimizer_states"])) == (9, 27, 3)
     assert last["state_dict"]["pool_target.count"] == 6
     assert len(trained) == (2 if model == "cycada" else 0), "the labeller is not trained again"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A whole run of CyCADA with noise, and of its stage `translate`."""
+    folder = tmp_path_factory.mktemp("run")
+    words = [*TINY[:-1], *MODELS["cycada"], "model.noise=2", "stages=[fit,test,bounds,translate,report]"]
+    run_here([*words, "trainer.max_epochs=1", "trainer.limit_test_batches=2", "task.module.embedded_items=4"], folder)
+    return folder
+
+
+def test_a_run_leaves_its_figures_and_pictures(run):
+    metrics, text = metrics_of(run), (run / "report.md").read_text()
+    for name in ("cycle_l1", "diversity", "semantic_agreement", "label_kept", "kernel_distance_own_features"):
+        assert np.isfinite(metrics[f"test/{name}"]), name
+    assert metrics["test/diversity"] > 0 and 0 <= metrics["test/label_kept"] <= 1
+    assert 0 < metrics["val/labeller_accuracy_source"] <= 1 and metrics["steps"] == 5
+    for title in ("Translations", "The same digits over training", "Players", "Learnt by heart?"):
+        assert f"## {title}\n" in text
+    for name in ("translations", "over_training", "players", "nearest"):
+        assert (run / f"figures/{name}.png").exists()
+    with Image.open(run / "translated/strip.png") as strip:
+        assert strip.size == (10 * 29 + 1, 8 * 29 + 1)
+
+
+def test_the_labeller_is_what_it_was_before_the_fit(run):
+    """Its weights are those that the cache keeps of its own training."""
+    weights = read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"]
+    kept = [np.load(path) for path in Path(os.environ["ETUDES_CACHE"]).glob("bound_source-*/conv1.weight.npy")]
+    assert any((weights["network.labeller.conv1.weight"].numpy() == one).all() for one in kept)
+
+
+def test_a_folders_images_are_translated(run, tmp_path):
+    Image.new("RGB", (40, 60), "white").save(tmp_path / "one.png")
+    Image.new("L", (28, 28)).save(tmp_path / "two.jpg")
+    words = ["task=adaptation", "model=cycada", "stages=[translate]", f"ckpt_path={run}"]
+    run_here([*words, f"images={tmp_path}"], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out/translated").iterdir()} == {"strip.png", "one.png", "two.png"}
+    with Image.open(tmp_path / "out/translated/one.png") as made:
+        assert made.size == (28, 28)
+    for images, said in ((tmp_path / "none", "There is no folder images="), (tmp_path / "out", r"holds no \.png, ")):
+        with pytest.raises(UsageError, match=said):
+            run_here([*words, f"images={images}"], tmp_path / "again")
+
+
+def tiny_module(kind: type[Translation], model: str, **settings: Any) -> Translation:
+    network = {"cyclegan": CycleGAN, "cycada": CyCADA}[model](
+        ImageSpec(3, 28, 28, 256, 10), generator_width=2, generator_blocks=1, discriminator_width=2
+    )
+    makers = dict.fromkeys(("optimizer", "scheduler", "adversary_optimizer", "adversary_scheduler"))
+    return kind(network, **makers, **settings)
+
+
+def test_generators_that_change_nothing_lose_by_the_judges_alone():
+    module = tiny_module(Translation, "cyclegan")
+    module.network.to_target = module.network.to_source = nn.Identity()
+    x, y = torch.rand(2, 3, 28, 28), torch.rand(2, 3, 28, 28)
+    parts = module.generator_parts(x, y, x, y, torch.tensor([0, 1]))
+    assert parts["cycle"] == 0 and parts["identity"] == 0 and parts["fooling"] > 0
+    twice = tiny_module(Translation, "cyclegan", cycle_target=0.0, identity=0.0)
+    twice.network.to_target, twice.network.to_source = nn.Identity(), lambda x: x + 0.1
+    assert twice.generator_parts(x, y, x, y, torch.tensor([0, 1]))["cycle"] == pytest.approx(1.0, rel=1e-5)
+    assert "identity" not in twice.generator_parts(x, y, x, y, torch.tensor([0, 1]))
+
+
+def test_the_semantic_loss_is_the_labellers_on_both_halves():
+    module = tiny_module(SemanticTranslation, "cycada", semantic_target=0.5)
+    x, y, labels = torch.rand(3, 3, 28, 28), torch.rand(3, 3, 28, 28), torch.tensor([1, 2, 3])
+    made, back = torch.rand(3, 3, 28, 28), torch.rand(3, 3, 28, 28)
+    label = module.network.label_logits
+    own = label(y).argmax(1)
+    wanted = F.cross_entropy(label(made), labels) + 0.5 * F.cross_entropy(label(back), own)
+    assert module.semantic_parts(x, y, made, back, labels) == pytest.approx(wanted.item())
+    module.semantic_gate = 1.0  # nobody is so sure
+    assert module.semantic_parts(x, y, made, back, labels) == pytest.approx(F.cross_entropy(label(made), labels).item())
+    module.semantic_labels = False
+    wanted = F.cross_entropy(label(made), label(x).argmax(1))
+    assert module.semantic_parts(x, y, made, back, labels) == pytest.approx(wanted.item())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=cyclegan", "task.module.cycle=-1"], r"task\.module\.cycle is -1, but it must be 0 or more"),
+        (["model=cyclegan", "trainer.gradient_clip_val=1.0"], r"give task\.module\.clip=1\.0 in its place"),
+        (["model=dann", "stages=[fit,translate]"], "The stage translate needs a network that translates"),
+        (["model=cycada", "source_ckpt=nowhere"], "There is no checkpoint 'nowhere'"),
+        (["model=dann", "adversary_optimizer=adam"], "is trained by one optimizer: leave out adversary_optimizer"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        run_here(["task=adaptation", "trainer.limit_train_batches=1", *words], tmp_path)
