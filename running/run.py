@@ -117,5 +117,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a teacher's are to stay so
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # a task's figures are of all processes
     torch.set_float32_matmul_precision("high")

@@ -173,8 +173,8 @@ class Translation(SeveralOptimizers, TwoDomains):
 class SemanticTranslation(Translation):
     """CyCADA: f_S, trained on the source beforehand and fixed, must find in a translation the class of its original.
 
-    Logs also `semantic` as it stands in the generators' loss, f_S's own `val/labeller_accuracy_source`, `test/semantic_agreement` (f_S finds in G(x_s) the label
-    of x_s) and with `feature_level` `domain_loss`.
+    Logs also `semantic` as it stands in the generators' loss, f_S's own `val/labeller_accuracy_source`, and
+    `test/semantic_agreement`: in how many G(x_s) f_S finds the label of x_s.
 
     Args:
         others: as of `Translation`.

@@ -108,6 +108,11 @@ def test_a_folders_images_are_translated(run, tmp_path):
             run_here([*words, f"images={images}"], tmp_path / "again")
 
 
+class Brighter(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.1
+
+
 def tiny_module(kind: type[Translation], model: str, **settings: Any) -> Translation:
     network = {"cyclegan": CycleGAN, "cycada": CyCADA}[model](
         ImageSpec(3, 28, 28, 256, 10), generator_width=2, generator_blocks=1, discriminator_width=2
@@ -123,7 +128,7 @@ def test_generators_that_change_nothing_lose_by_the_judges_alone():
     parts = module.generator_parts(x, y, x, y, torch.tensor([0, 1]))
     assert parts["cycle"] == 0 and parts["identity"] == 0 and parts["fooling"] > 0
     twice = tiny_module(Translation, "cyclegan", cycle_target=0.0, identity=0.0)
-    twice.network.to_target, twice.network.to_source = nn.Identity(), lambda x: x + 0.1
+    twice.network.to_target, twice.network.to_source = nn.Identity(), Brighter()
     assert twice.generator_parts(x, y, x, y, torch.tensor([0, 1]))["cycle"] == pytest.approx(1.0, rel=1e-5)
     assert "identity" not in twice.generator_parts(x, y, x, y, torch.tensor([0, 1]))
 
