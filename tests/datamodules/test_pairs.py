@@ -187,6 +187,14 @@ def test_target_labels_are_refused_before_the_test(digits_m):
         assert len(digits_m.target_labels(kind, peeking=True)) in (640, 60)
 
 
+def test_an_empty_domain_is_a_sentence(digits_m, monkeypatch):
+    empty = {name: Split(split.images[:0], split.labels[:0]) for name, split in digits_m.splits.items()}
+    made = DigitsM(cache=str(digits_m.cache))
+    monkeypatch.setattr(made, "load_splits", lambda: digits_m.splits | {"target_val": empty["target_val"]})
+    with pytest.raises(UsageError, match="There are no images in target val: both domains need some"):
+        made.prepare_data()
+
+
 # Any two sets
 
 
