@@ -21,6 +21,7 @@ MOMENTS = {
     "pixelnet": "step:8+stage:test",
     "classification": "term:8:-+save:2:whole",
     "char_lm": "term:31:-+step:2",  # a validation is due after the first's step
+    "distillation": "step:10+save:2:half",
     "char_gru": "int:36:-+save:1:half",  # the second amid the writing of the plateau's state
 }
 

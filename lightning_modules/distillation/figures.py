@@ -12,7 +12,7 @@ from lightning_modules.classification.figures import save_captioned, to_picture
 from reporting.figures import read_curves, save
 
 GAPS = {
-    "train/loss": "train/loss, the student's steps",
+    "train/loss": "the student's steps",
     "train/discrepancy_generator": "the generator's steps",
     "val/discrepancy": "validation, made in train mode",
     "val/discrepancy_eval": "validation, made in evaluation mode",

@@ -292,7 +292,8 @@ class Distillation(SeveralOptimizers):
     def stage_export(self, run: Any) -> None:
         """The student alone, as checkpoints/student.ckpt, a checkpoint of task=classification."""
         path = self.write_student(run.best_path.with_name("student.ckpt"), run.metrics)
-        log.info("export: python train.py stages=[test,report] ckpt_path=%s", path)
+        log.info("the student is now a checkpoint of task=classification, to be tested and attacked there")
+        log.info("export: %s", path)
 
     def write_student(self, path: Path, metrics: Mapping[str, float]) -> Path:
         kept = {name: float(value) for name, value in metrics.items() if name.startswith(("train/", "val/"))}

@@ -111,7 +111,7 @@ def classes_section(teacher: Teacher, made: Tensor, names: list[str], run: Any) 
     save_classes(run.folder / "figures" / "classes.png", np.bincount(classes, minlength=len(names)), names)
     text = (
         f"{len(made)} made-up images; their entropy is {class_entropy(classes, len(names)):.2f} nats of "
-        f"{np.log(len(names)):.2f} in balance. Classes that hardly occur are not learned."
+        f"{np.log(len(names)):.2f} in balance. A class that hardly occurs is learned from few images."
     )
     return Section("What the teacher takes them for", text, "figures/classes.png")
 

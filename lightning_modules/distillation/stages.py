@@ -15,7 +15,7 @@ from datamodules.errors import UsageError
 from lightning_modules.distillation.figures import save_fakes, save_moments
 from lightning_modules.distillation.images import REAL, pictures
 from lightning_modules.distillation.report import FAKES
-from lightning_modules.distillation.teacher import find_teacher, flops_of, keep_teacher, read_teacher, taught
+from lightning_modules.distillation.teacher import NAME, find_teacher, flops_of, keep_teacher, read_teacher, taught
 
 log = logging.getLogger(__name__)
 FAKES_SHOWN = 24
@@ -68,8 +68,8 @@ def have_taught(module: Any, run: Any) -> None:
     if accuracy is not None:
         run.metrics["teacher/accuracy"] = accuracy
     told = "unknown" if accuracy is None else f"{accuracy:.4f}"
-    place = run.best_path.with_name("teacher.ckpt")
-    log.info("teacher: %s parameters, validation accuracy %s: %s", f"{sizes[1]:,}", told, place)
+    log.info("the teacher has %s parameters, validation accuracy %s", f"{sizes[1]:,}", told)
+    log.info("teacher: %s", run.best_path.with_name(NAME))
 
 
 def draw(module: Any, run: Any) -> None:

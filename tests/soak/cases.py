@@ -33,6 +33,22 @@ CASES = {
     "classification": ["task=classification", *IMAGES, *AUGMENTED, *AVERAGED, "model.filters=4", "model.depth=3"],
     # The state carried from window to window, and forgotten by chance; dropout.
     "char_lm": [*TEXT, "model.layers=2", "task.module.forget=0.3", "trainer.val_check_interval=5"],
+    # Two optimizers, several steps of one a batch, noise, images kept at moments of the training; a teacher before it.
+    "distillation": [
+        "task=distillation",
+        *SHORT,
+        "patience=null",
+        "model.student_width=2",
+        "model.generator_width=2",
+        "model.latent=3",
+        "data.batch_size=8",
+        "task.teaching.epochs=1",
+        "task.teaching.model.filters=4",
+        "task.module.iterations=8",
+        "trainer.limit_test_batches=2",
+        "trainer.max_epochs=3",
+        "trainer.val_check_interval=3",
+    ],
     # Shuffled windows from the zero state; a validation every other epoch; the state at a plateau's end.
     "char_gru": [
         *TEXT,
