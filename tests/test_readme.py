@@ -30,7 +30,14 @@ from tests.conftest import PAIRS, REPOSITORY, SMALLEST, TASKS, run_here
 README = REPOSITORY / "README.md"
 PAGES = {"": README} | {path.parent.name: path for path in sorted(REPOSITORY.glob("lightning_modules/*/README.md"))}
 LINKING = {**PAGES, "results": REPOSITORY / "RESULTS.md"}
-EMBEDDED = ("digits", "digits_one_class", "photos", "digit_shapes", "digit_captions", "pydocs")  # data that ship with the packages
+EMBEDDED = (
+    "digits",
+    "digits_one_class",
+    "photos",
+    "digit_shapes",
+    "digit_captions",
+    "pydocs",
+)  # data that ship with the packages
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
 
