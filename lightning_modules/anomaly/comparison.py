@@ -30,13 +30,14 @@ def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Secti
 
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, Callable[[ComparedRun], Any]]:
-    """What the runs differ in, of normal class, β, likelihood, contrast, latents, held-out picture and seed."""
+    """What the runs differ in, of normal class, β, likelihood, contrast, latents, epochs, held-out picture, seed."""
     keys = {
         "normal": normal_class,
         "beta": lambda run: run.config.task.module.beta,
         "likelihood": lambda run: run.config.task.module.likelihood,
         "contrast": lambda run: run.config.data.get("contrast"),
         "latent": lambda run: run.config.model.latent,
+        "epochs": lambda run: run.config.trainer.max_epochs,
         "held out": lambda run: run.config.data.get("held_out"),
         "seed": lambda run: run.config.seed,
     }
