@@ -60,7 +60,7 @@ class KvasirPatches(ImageDataModule):
 
     @property
     def note(self) -> str:
-        return "five images: an illustration, no result"
+        return "five images in overlapping patches: an illustration, no result, whose intervals and p do not hold"
 
     def load_splits(self) -> dict[str, Split]:
         pictures = [read_pair(*files) for files in find_pairs(self.path)]

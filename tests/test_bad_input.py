@@ -429,8 +429,17 @@ def test_a_damaged_run_does_not_keep_a_summary_from_the_others(place):
 
 def test_every_option_whose_default_is_null_has_a_kind():
     """Or a word in its place is refused by whatever stumbles over it."""
-    own_check = {"ckpt_path", "patience", "prompt", "model.layers", "data.path", "trainer.gradient_clip_val"}
-    own_check |= {"model.weights", "model.quick_gelu"}
+    own_check = {
+        "ckpt_path",
+        "patience",
+        "prompt",
+        "model.layers",
+        "data.path",
+        "trainer.gradient_clip_val",
+        "model.weights",
+        "model.quick_gelu",
+        "data.normal",
+    }
     for task in TASKS:
         for group in ("model", "data"):
             for file in (CONF / group).glob("*.yaml"):

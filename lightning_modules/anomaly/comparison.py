@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -14,6 +15,7 @@ from reporting.published import published_figures, text
 from reporting.report import ComparedRun, Section
 
 KINDS = ("score_", "baseline_")
+REPEATS = {"normal", "held out", "seed"}  # over runs that differ in these alone a mean means something
 
 
 def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
@@ -27,20 +29,24 @@ def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Secti
     return sections
 
 
-def setting(run: ComparedRun, runs: Sequence[ComparedRun]) -> str:
-    """What is particular of a run among the others: its normal class, β, likelihood, contrast, latents, seed."""
+def differing(runs: Sequence[ComparedRun]) -> dict[str, Callable[[ComparedRun], Any]]:
+    """What the runs differ in, of normal class, β, likelihood, contrast, latents, epochs, held-out picture, seed."""
     keys = {
         "normal": normal_class,
         "beta": lambda run: run.config.task.module.beta,
         "likelihood": lambda run: run.config.task.module.likelihood,
         "contrast": lambda run: run.config.data.get("contrast"),
         "latent": lambda run: run.config.model.latent,
+        "epochs": lambda run: run.config.trainer.max_epochs,
         "held out": lambda run: run.config.data.get("held_out"),
         "seed": lambda run: run.config.seed,
     }
-    differing = {name: find for name, find in keys.items() if len({text(find(other)) for other in runs}) > 1}
-    said = [f"{name} {text(find(run))}" for name, find in differing.items()]
-    return ", ".join(said) or run.name
+    return {name: find for name, find in keys.items() if len({text(find(other)) for other in runs}) > 1}
+
+
+def setting(run: ComparedRun, runs: Sequence[ComparedRun]) -> str:
+    """What is particular of a run among the others."""
+    return ", ".join(f"{name} {text(find(run))}" for name, find in differing(runs).items()) or run.name
 
 
 def normal_class(run: ComparedRun) -> str:
@@ -49,7 +55,11 @@ def normal_class(run: ComparedRun) -> str:
 
 
 def score_table(runs: Sequence[ComparedRun]) -> str:
-    """Markdown: a row for each score and baseline, a column for each run, the mean; then what others published."""
+    """Markdown: a row for each score and baseline, a column for each run; then what others published.
+
+    The mean stands where the runs differ in their normal class, held-out picture or seed alone.
+    """
+    alike = differing(runs).keys() <= REPEATS
     names = dict.fromkeys(name for run in runs for name in run.predictions if name.startswith(KINDS))
     titles = [setting(run, runs) for run in runs]
     lines = [f"| score | {' | '.join(titles)} | mean |", "|---|" + "---:|" * (len(runs) + 1)]
@@ -61,13 +71,13 @@ def score_table(runs: Sequence[ComparedRun]) -> str:
         before = name
         found = [area(run, name) for run in runs]
         shown = " | ".join("" if np.isnan(value) else f"{value:.4f}" for value in found)
-        mean = "" if np.isnan(found).any() else f"**{np.mean(found):.4f}**"
+        mean = f"**{np.mean(found):.4f}**" if alike and not np.isnan(found).any() else ""
         title = name.partition("_")[2].replace("_", " ")
         lines.append(f"| {f'**{title}**' if name in chosen else title} | {shown} | {mean} |")
     lines += published_rows(runs)
     note = (
-        "In bold the score that decides, which was fixed beforehand; a mean only where every run has the score. No "
-        "score is chosen, and none turned round, by these figures."
+        "In bold the score that decides, which was fixed beforehand; a mean only of runs of one setting. No score "
+        " is chosen, and none turned round, by these figures."
     )
     return f"{note}\n\n" + "\n".join(lines)
 

@@ -95,11 +95,11 @@ class Discretised(Scaled):
 KINDS = ("bernoulli", "gaussian", "discretised")
 
 
-def make_likelihood(kind: str, levels: int, sigma: float | str | None) -> Likelihood:
+def make_likelihood(kind: str, levels: int, sigma: float | str = "auto") -> Likelihood:
     """The likelihood that `task.module.likelihood` names.
 
     Args:
-        sigma: a number; `learned`; None: learned where the likelihood has one.
+        sigma: a number; `learned`; `auto`: learned where the likelihood has one.
 
     Raises:
         UsageError: there is no such likelihood, or not with this sigma.
@@ -109,17 +109,15 @@ def make_likelihood(kind: str, levels: int, sigma: float | str | None) -> Likeli
             f"task.module.likelihood is {kind!r}{did_you_mean(str(kind), KINDS)}: choose one of {', '.join(KINDS)}."
         )
     if kind == "bernoulli":
-        if sigma is not None:
+        if sigma != "auto":
             raise UsageError(
-                f"task.module.sigma is {sigma!r}, but task.module.likelihood=bernoulli has no sigma: leave it null, or "
+                f"task.module.sigma is {sigma!r}, but task.module.likelihood=bernoulli has no sigma: leave it auto, or "
                 "choose gaussian or discretised."
             )
         return Bernoulli()
-    if sigma == "learned":
+    if sigma in ("auto", "learned"):
         sigma = None
-    if sigma is not None and (
-        isinstance(sigma, (bool, str)) or not isinstance(sigma, (int, float)) or not SMALLEST <= sigma <= LARGEST
-    ):
+    elif isinstance(sigma, (bool, str)) or not isinstance(sigma, (int, float)) or not SMALLEST <= sigma <= LARGEST:
         raise UsageError(
             f"task.module.sigma is {sigma!r}, but it must be a number from {SMALLEST:g} to {LARGEST:g}, or learned."
         )

@@ -56,7 +56,8 @@ def map_errors(network: VAE, likelihood: Likelihood, device: torch.device, run: 
         run.metrics[f"map/auc_{name}"] = auc(data.mask[seen], values[seen])
     with whole_file(path := run.folder / FILE) as unfinished:
         np.savez_compressed(unfinished, **maps, picture=data.picture, mask=data.mask)
-    log.info("map: %s  %s", path, "  ".join(f"{name} {run.metrics[f'map/auc_{name}']:.4f}" for name in maps))
+    log.info("map: %s", "  ".join(f"map/auc_{name} {run.metrics[f'map/auc_{name}']:.4f}" for name in maps))
+    log.info("map: %s", path)
 
 
 def averaged(errors: np.ndarray, places: Sequence[tuple[int, int]], shape: tuple[int, int]) -> np.ndarray:

@@ -58,7 +58,7 @@ class AnomalyDetection(Task):
         beta: weight of the KL (Higgins et al. 2017, equation 4).
         beta_warmup: β grows from 0 over this part of training.
         likelihood: `gaussian`, `discretised` or `bernoulli`: see `likelihoods.py`.
-        sigma: of the former two, a number or `learned`; None: learned.
+        sigma: of the former two, a number or `learned`; `auto`: learned.
         iwae_samples: K of the test's bounds.
         score: the one that decides: see `scores.py`. It is fixed beforehand, never by what it reaches.
         threshold: `quantile` of the normal validation images' scores; or `youden_val`, which sees anomalies too.
@@ -79,7 +79,7 @@ class AnomalyDetection(Task):
         beta: float = 1.0,
         beta_warmup: float = 0.0,
         likelihood: str = "gaussian",
-        sigma: float | str | None = None,
+        sigma: float | str = "auto",
         iwae_samples: int = 64,
         score: str = "mse",
         threshold: str = "quantile",

@@ -105,6 +105,8 @@ def verdict(predictions: dict[str, np.ndarray], found: dict[str, Interval], run:
                 f"**The network loses to {in_words(name)}**, {why}: {found[name].value:.4f}, by {-gap.value:.4f}{sure}."
             )
         lines.append(said + ("" if sure else " The difference is within the noise of these test images."))
+    if run.datamodule.note:
+        lines.append(f"The data: {run.datamodule.note}.")
     return " ".join(lines)
 
 

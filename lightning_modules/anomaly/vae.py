@@ -27,7 +27,7 @@ class VAE(nn.Module):
 
     Args:
         spec: the images.
-        latent: numbers in z; None: 16 for images of up to 8 pixels a side, 32 for larger ones.
+        latent: numbers in z.
         hidden: units between maps and z.
         batch_norm: normalise every map by its batch. In evaluation such a network scores otherwise than it trained.
 
@@ -35,12 +35,11 @@ class VAE(nn.Module):
         UsageError: the data is no images, or a size is impossible.
     """
 
-    def __init__(self, spec: Spec, *, latent: int | None = None, hidden: int = 256, batch_norm: bool = False):
+    def __init__(self, spec: Spec, *, latent: int = 32, hidden: int = 256, batch_norm: bool = False):
         super().__init__()
         self.spec = require_images(spec, "vae")
         if min(spec.height, spec.width) < 2:
             raise UsageError(f"vae halves images, which {spec.height}×{spec.width} does not allow: give larger ones.")
-        latent = (16 if max(spec.height, spec.width) <= 8 else 32) if latent is None else latent
         for name, size in {"latent": latent, "hidden": hidden}.items():
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise UsageError(f"model.{name} is {size!r}, but it must be a whole number, 1 or more.")

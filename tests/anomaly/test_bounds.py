@@ -63,7 +63,7 @@ def test_discretised_masses_sum_to_1(levels, sigma):
 def small(likelihood="bernoulli", **options) -> tuple[VAE, nn.Module, Tensor]:
     network = VAE(ImageSpec(1, 8, 8, 17), latent=3, hidden=16, **options)
     images = torch.randint(0, 17, (6, 1, 8, 8), dtype=torch.uint8)
-    return network, make_likelihood(likelihood, 17, None), images
+    return network, make_likelihood(likelihood, 17), images
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretised"])
@@ -198,7 +198,6 @@ def test_gradients_through_the_draw_are_the_numerical_ones():
 
 def test_the_network_at_the_papers_size():
     assert sum(p.numel() for p in VAE(ImageSpec(1, 28, 28, 256)).parameters()) == 1_700_609
-    assert VAE(ImageSpec(1, 8, 8, 17)).latent == 16 and VAE(ImageSpec(1, 28, 28, 256)).latent == 32
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 2, 3), (1, 28, 28), (3, 32, 32), (1, 17, 16)])
@@ -225,7 +224,7 @@ def test_what_cannot_be_is_said():
         with pytest.raises(UsageError, match=r"likelihood=bernoulli has no sigma"):
             make_likelihood("bernoulli", 17, sigma)
     with pytest.raises(UsageError, match=r"'gausian' \(did you mean 'gaussian'\?\): choose one of bernoulli"):
-        make_likelihood("gausian", 17, None)
+        make_likelihood("gausian", 17)
     for sigma in (0, -1.0, "x", True, 1e9):
         with pytest.raises(UsageError, match=r"sigma is .* or learned"):
             make_likelihood("gaussian", 17, sigma)

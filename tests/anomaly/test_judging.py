@@ -128,7 +128,7 @@ def test_a_flat_image_takes_few_bits():
 
 @pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "discretised"])
 def test_every_score_is_of_each_image(kind):
-    network, likelihood = VAE(ImageSpec(1, 9, 8, 17), latent=3, hidden=8), make_likelihood(kind, 17, None)
+    network, likelihood = VAE(ImageSpec(1, 9, 8, 17), latent=3, hidden=8), make_likelihood(kind, 17)
     images = torch.randint(0, 17, (5, 1, 9, 8), dtype=torch.uint8)
     latents = TrainingLatents(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32))
     found = image_scores(network, likelihood, latents, images, samples=4)
