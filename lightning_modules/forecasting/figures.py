@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from reporting.figures import save
 
@@ -100,7 +101,8 @@ def save_by_lead(
                 style = "--" if method.startswith("oracle") else "-"
                 one = "o" if len(curve) == 1 else ""
                 leads = np.arange(1, len(curve) + 1)
-                axis.plot(leads, curve, one + style, color=COLOURS[method], lw=1.4, label=NAMES[method])
+                above = 3 if method == "network" else 2
+                axis.plot(leads, curve, one + style, color=COLOURS[method], lw=1.4, label=NAMES[method], zorder=above)
         axis.set_xlabel("steps ahead")
         axis.set_title(titles[name], fontsize=10)
         axis.grid(alpha=0.3)
@@ -145,6 +147,7 @@ def save_weeks(path: Path, methods: Sequence[str], coverage: np.ndarray, width: 
         for method, curve in zip(methods, values, strict=True):
             axis.plot(np.arange(1, len(curve) + 1), curve, "o-", ms=3, color=COLOURS[method], label=NAMES[method])
         axis.set_xlabel(f"stretches of {season} windows of the test part")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].axhline(0.9, color="black", lw=0.8, ls=":")

@@ -165,7 +165,7 @@ def drift_section(run: Any, kept: dict[str, np.ndarray], methods: list[str]) -> 
     """Coverage and width along the test part."""
     shown = [n for n, name in enumerate(methods) if name in OWN or name.startswith("oracle")]
     windows = kept["coverage_at"].shape[1]
-    edges = np.arange(0, windows, WEEK) if windows >= 2 * WEEK else np.array([0])
+    edges = np.arange(windows // WEEK or 1) * WEEK  # what is left over belongs to the last
     weeks = [np.stack([part.mean(1) for part in np.split(kept[key][shown], edges[1:], 1)], 1)
              for key in ("coverage_at", "width_at")]  # fmt: skip
     figures.save_weeks(run.folder / "figures" / "drift.png", [methods[n] for n in shown], *weeks, WEEK)
