@@ -44,13 +44,13 @@ def bitmap_figures(
     data: SketchDataModule, lines: Sequence[Polylines], labels: np.ndarray, seed: int
 ) -> dict[str, float]:
     """`recognised_as_pictures` of drawn ones of the four classes, and the judge's accuracy on real drawings beside;
-    nothing where the classes are others, the bitmaps are not there, or the judge is not good enough."""
+    nothing where there are fewer than two of them, the bitmaps are not there, or the judge is not good enough."""
     names, folder = data.spec.names, getattr(data, "folder", None)
     known = {number: NAMES.index(name) for number, name in enumerate(names) if name in NAMES}
-    if len(known) < 2 or len(known) < len(names) or folder is None or not (Path(folder) / FILE).is_file():
+    if len(known) < 2 or folder is None or not (Path(folder) / FILE).is_file():
         return {}
     real = [(to_polylines(s), known[int(n)]) for own in data.splits.values()
-            for s, n in zip(own.strokes, own.labels, strict=True)]  # fmt: skip
+            for s, n in zip(own.strokes, own.labels, strict=True) if int(n) in known]  # fmt: skip
     judge = picture_judge(str(Path(folder) / FILE), tuple(sorted(known.values())), seed)
     found = pictures([own for own, _ in real])
     accuracy = float((judged(judge, found).numpy() == np.array([label for _, label in real])).mean())
@@ -59,8 +59,9 @@ def bitmap_figures(
             "judge: of pictures %.1f %% right on real drawings, less than 85 %%: it is left out.", 100 * accuracy
         )
         return {"pictures_real": accuracy}
-    taken = judged(judge, pictures(lines)).numpy()
-    right = taken == np.array([known[int(label)] for label in labels])
+    rows = [row for row, label in enumerate(labels) if int(label) in known]
+    taken = judged(judge, pictures([lines[row] for row in rows])).numpy()
+    right = taken == np.array([known[int(labels[row])] for row in rows])
     return {"pictures_real": accuracy, "recognised_as_pictures": float(right.mean())}
 
 

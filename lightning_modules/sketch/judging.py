@@ -48,13 +48,14 @@ def judge_run(module: Any, run: Any) -> None:
         found["temperatures"] = {f"{t:g}": own for t, own in zip(TEMPERATURES, table, strict=True)}
     if network.latent:
         found |= retrieval(module, test, judge, scale)
-    write_text(run.folder / "judged.json", json.dumps(found, indent=1) + "\n")
+    path = write_text(run.folder / "judged.json", json.dumps(found, indent=1) + "\n")
     main = found.get("temperatures", {}).get(f"{MAIN:g}", {})
     flat = {name: value for own in (main, found) for name, value in own.items() if isinstance(value, float)}
     if "frequencies" in found.get("temperatures", {}).get("1", {}):
         flat["frequency_p"] = min(entry["p"] for entry in found["temperatures"]["1"]["frequencies"])
     run.metrics |= {f"test/{name}": round(value, 6) for name, value in flat.items()}
-    log.info("judge: %s", "  ".join(f"test/{name} {value:.4f}" for name, value in flat.items()))
+    log.info("judged:  %s", "  ".join(f"test/{name} {value:.4f}" for name, value in flat.items()))
+    log.info("judge: %s", path)
 
 
 def chosen_judge(module: Any, data: SketchDataModule) -> tuple[Judge | None, dict[str, Any]]:

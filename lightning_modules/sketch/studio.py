@@ -37,32 +37,31 @@ def draw_files(module: Any, folder: Path) -> None:
     drawn = lines_of(draw_classes(network, labels, module.temperature, module.seed), spec.scale)
     for number, label in enumerate(chosen):
         own = drawn[number * module.draws : (number + 1) * module.draws]
-        write_drawings(folder, file_name(spec.names[label] if spec.names else "drawing"), own, module)
+        path = write_drawings(folder, file_name(spec.names[label] if spec.names else "drawing"), own, module)
     if len(chosen) > 1:
         starts = range(0, len(drawn), module.draws)
         first = [drawn[start + column] for column in range(min(2, module.draws)) for start in starts]
-        write_drawings(folder, "all", first, module)
-    log.info("draw: %s", folder)
+        path = write_drawings(folder, "all", first, module)
+    log.info("draw: %s", path)
 
 
 def complete_files(module: Any, begun: Tensor, folder: Path) -> None:
-    """A begun drawing, and `draws` ways to go on from it, of the class or of the first."""
+    """A begun drawing, the first, and `draws` ways to go on from it, of the class or of the first."""
     network = module.network
     labels = torch.full((module.draws,), module.label or 0)
     if module.label is None and network.spec.classes:
         log.info("complete: as a %s; class=NAME chooses another.", network.spec.names[0])
     drawn = draw_classes(network, labels, module.temperature, module.seed, begun)
     given = lines_of(begun, network.spec.scale)
-    write_drawings(folder, "completed", given + lines_of(drawn, network.spec.scale), module)
-    log.info("complete: %s (the first is what was given)", folder)
+    path = write_drawings(folder, "completed", given + lines_of(drawn, network.spec.scale), module)
+    log.info("complete: %s", path)
 
 
 def morph_files(module: Any, ends: list[tuple[Tensor | None, Tensor]], folder: Path) -> None:
     """`steps` drawings from one end to the other."""
     drawn = lines_of(morphed(module.network, ends, module.steps, module.temperature, module.seed),
                      module.network.spec.scale)  # fmt: skip
-    write_drawings(folder, "morph", drawn, module)
-    log.info("morph: %s", folder)
+    log.info("morph: %s", write_drawings(folder, "morph", drawn, module))
 
 
 def morphed(
@@ -129,8 +128,8 @@ def scaled(strokes: np.ndarray, network: StrokeDecoder) -> Tensor:
     return five
 
 
-def write_drawings(folder: Path, name: str, drawings: list[Polylines], module: Any) -> None:
-    """The drawings in each format that is asked for."""
+def write_drawings(folder: Path, name: str, drawings: list[Polylines], module: Any) -> Path:
+    """The drawings in each format that is asked for; the first's path."""
     if "json" in module.formats:
         content = [{"drawing": as_json(lines), "temperature": module.temperature} for lines in drawings]
         write_text(folder / f"{name}.json", json.dumps(content) + "\n")
@@ -138,6 +137,7 @@ def write_drawings(folder: Path, name: str, drawings: list[Polylines], module: A
         write_text(folder / f"{name}.svg", svg(drawings, title=name) + "\n")
     if "gif" in module.formats:
         save_gif(folder / f"{name}.gif", drawings)
+    return folder / f"{name}.{module.formats[0]}"
 
 
 def file_name(name: str) -> str:
