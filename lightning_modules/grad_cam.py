@@ -71,16 +71,14 @@ def save_cams(
     path: Path, images: np.ndarray, cams: Cams, captions: Sequence[str], levels: int, columns: int = 6
 ) -> None:
     """Each image (N, C, H, W), of 1 or 3 channels, above its heat; under them its caption and the heat's maximum."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(2 * rows, columns, figsize=(1.7 * columns, 4.0 * rows), squeeze=False)
+    rows, colours = -(-len(images) // columns), plt.get_cmap("inferno")
+    figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 3.6 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        top, bottom = axes[2 * (number // columns) : 2 * (number // columns) + 2, number % columns]
+    for axis, image, heat, largest, caption in zip(axes.flat, images, *cams, captions, strict=False):
         picture = np.broadcast_to(image.transpose(1, 2, 0) / (levels - 1), (*image.shape[1:], 3))
-        top.imshow(picture, interpolation="nearest")
-        bottom.imshow(cams.heat[number], cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
-        largest = cams.maxima[number]
+        gap = np.ones((1, image.shape[2], 3))
+        axis.imshow(np.concatenate([picture, gap, colours(heat)[..., :3]]), interpolation="nearest")
         told = f"{caption}\nmaximum {largest:.2g}" if largest else f"{caption}\nno evidence: 0 all over"
-        bottom.text(0.5, -0.06, told, transform=bottom.transAxes, ha="center", va="top", fontsize=8)
+        axis.text(0.5, -0.03, told, transform=axis.transAxes, ha="center", va="top", fontsize=8)
     save(figure, path)

@@ -16,8 +16,8 @@ import running.run  # noqa: F401
 import train  # noqa: F401
 from reporting.folder import CONF
 
-for file in [*(CONF / "task").glob("*.yaml"), *(CONF / "model").glob("*.yaml"), *(CONF / "data").glob("*.yaml")]:
+for file in [file for group in ("task", "task_module", "model", "data") for file in (CONF / group).glob("*.yaml")]:
     node = OmegaConf.to_container(OmegaConf.load(file))
-    target = node["task"]["module"]["_target_"] if "task" in node else node.get("_target_")
-    if target:
+    # A task whose models have different modules names none: they are those of conf/task_module.
+    if target := node.get("task", {}).get("module", node).get("_target_"):
         get_class(target)

@@ -89,7 +89,7 @@ def players_section(run: Any) -> Section | None:
     save_players(run.folder / "figures" / "players.png", shown)
     text = (
         "Means between validations; the generators' parts with their weights. No player's loss says by itself how good "
-        "the translations are: ¼ is a judge that cannot tell, and both of them together have twice that."
+        "the translations are; a discriminator that cannot tell has ¼, both together ½."
     )
     return Section("Players", text, "figures/players.png")
 
