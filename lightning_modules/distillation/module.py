@@ -46,7 +46,7 @@ class Distillation(SeveralOptimizers):
     `val/discrepancy_eval`, of a generator in evaluation mode; `val/agreement`, how often both networks name the same
     class; `val/class_entropy` of the classes that the teacher names, ln(classes) in balance. With `oracle` also
     `val/accuracy_oracle`, on labelled validation images. Test: `accuracy`, `teacher_accuracy`, `accuracy_ratio`,
-    `agreement`, `logit_l1` and `loss` on the real test images.
+    `agreement`, `logit_l1` and `cross_entropy` on the real test images.
 
     Args:
         network: the student, and its generator's recipe.
@@ -235,7 +235,7 @@ class Distillation(SeveralOptimizers):
         student, teacher = self.network(images).float(), self.teacher.network(images).float()
         right = student.argmax(1) == labels
         values = {
-            "loss": F.cross_entropy(student, labels, reduction="none"),
+            "cross_entropy": F.cross_entropy(student, labels, reduction="none"),
             "accuracy": right,
             "teacher_accuracy": teacher.argmax(1) == labels,
             "agreement": student.argmax(1) == teacher.argmax(1),
@@ -244,7 +244,7 @@ class Distillation(SeveralOptimizers):
         if self.oracle_student is not None:
             values["accuracy_oracle"] = self.oracle_student(images).argmax(1) == labels
         rows = {"label": labels, "probabilities": student.softmax(1), "teacher_probabilities": teacher.softmax(1)}
-        return Measured(values["loss"].mean(), values, rows)
+        return Measured(values["cross_entropy"].mean(), values, rows)
 
     def figures(self, split: str, means: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> dict[str, Any]:
         if split != "test":
