@@ -28,7 +28,7 @@ def check_members(members: Sequence[str]) -> list[dict[str, np.ndarray]]:
     Raises:
         UsageError: there are not two, one was not tested, or they are of different data.
     """
-    if isinstance(members, str) or len(members) < 2:
+    if not members or isinstance(members, str) or len(members) < 2:
         raise UsageError("stages=[ensemble] needs runs to put together: give members=[FOLDER,FOLDER], two or more.")
     found = []
     for member in members:
