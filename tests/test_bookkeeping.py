@@ -189,7 +189,7 @@ def loaders_of(made: Any) -> list[Any]:
         ["data=photos"],
         ["task=char_lm", "data.split=random"],
     ],
-    ids=str,
+    ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_loader_that_deals_its_items_says_so(words, split):
