@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.adaptation import CyCADA, CycleGAN, SemanticTranslation, Translation
+from lightning_modules.adaptation.translation import CyCADA, CycleGAN, SemanticTranslation, Translation
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
 from tests.several.ending import killed

@@ -11,16 +11,21 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.pairs import PairBatch
-from lightning_modules.adaptation.cycada import CyCADA
-from lightning_modules.adaptation.cycle_losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
-from lightning_modules.adaptation.cyclegan import CycleGAN
-from lightning_modules.adaptation.labeller import train_labeller
 from lightning_modules.adaptation.network import SOURCE, DigitNetwork
-from lightning_modules.adaptation.pool import ImagePool
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
-from lightning_modules.adaptation.translated import bound_figures, save_snapshot, translate, translation_figures
-from lightning_modules.adaptation.translated_report import translation_sections
-from lightning_modules.adaptation.translating import translate_images
+from lightning_modules.adaptation.translation.cycada import CyCADA
+from lightning_modules.adaptation.translation.cyclegan import CycleGAN
+from lightning_modules.adaptation.translation.labeller import train_labeller
+from lightning_modules.adaptation.translation.losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
+from lightning_modules.adaptation.translation.pool import ImagePool
+from lightning_modules.adaptation.translation.report import translation_sections
+from lightning_modules.adaptation.translation.stage import translate_images
+from lightning_modules.adaptation.translation.translated import (
+    bound_figures,
+    save_snapshot,
+    translate,
+    translation_figures,
+)
 from lightning_modules.adaptation.two_domains import TwoDomains
 from lightning_modules.base import Measured
 from lightning_modules.several import SeveralOptimizers
