@@ -193,3 +193,5 @@ def test_criteria_are_ranked_over_runs(tmp_path):
     assert "| entropy | +1.00 (+1.00 … +1.00) | 70.00% |" in section.text and (tmp_path / "selection.png").exists()
     assert "| the best run (by test labels) | | 70.00% |" in section.text
     assert TwoDomains.comparison(runs[:4], tmp_path) == []
+    alike = [run._replace(metrics=run.metrics | {"test/accuracy": 0.5}) for run in runs]
+    assert TwoDomains.comparison(alike, tmp_path) == [], "nothing to choose among"

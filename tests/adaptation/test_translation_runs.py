@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.adaptation.translation import CyCADA, CycleGAN, SemanticTranslation, Translation
+from lightning_modules.adaptation import SourceOnly, TargetTrained
+from lightning_modules.adaptation.translation import CyCADA, CycleGAN, SemanticTranslation, Translation, labeller
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
 from tests.several.ending import killed
@@ -149,8 +150,24 @@ def test_the_semantic_loss_is_the_labellers_on_both_halves():
 
 
 @pytest.mark.parametrize(
+    ("kind", "sides", "norm", "said"),
+    [
+        (TargetTrained, 28, "none", "was not trained on the source alone"),
+        (SourceOnly, 28, "joint", r"was not trained on the source alone with model\.norm=none"),
+        (SourceOnly, 32, "none", r"was trained on ImageSpec\(channels=3, height=32"),
+    ],
+)
+def test_a_labeller_knows_the_source_alone(kind, sides, norm, said, monkeypatch):
+    network = kind(ImageSpec(3, sides, sides, 256, 10), norm=norm)
+    monkeypatch.setattr(labeller, "load_run", lambda path: (network, network.spec, None))
+    with pytest.raises(UsageError, match=said):
+        labeller.of_checkpoint(SourceOnly(ImageSpec(3, 28, 28, 256, 10)), "a_run")
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["model=cycada", "task.module.semantic_start=2"], r"semantic_start is 2, but it is a share: .* from 0 to 1"),
         (["model=cyclegan", "task.module.cycle=-1"], r"task\.module\.cycle is -1, but it must be 0 or more"),
         (["model=cyclegan", "trainer.gradient_clip_val=1.0"], r"give task\.module\.clip=1\.0 in its place"),
         (["model=dann", "stages=[fit,translate]"], "The stage translate needs a network that translates"),

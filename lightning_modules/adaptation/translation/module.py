@@ -193,6 +193,9 @@ class SemanticTranslation(Translation):
         feature_level: the classifier's domain head tells G(x_s) from x_t behind a reversed gradient (in the place of
             equation 5's second game): DANN on translated images.
         gamma: how fast its λ grows, as of `Adaptation`.
+
+    Raises:
+        UsageError: a weight is below 0, or a share above 1.
     """
 
     def __init__(
@@ -212,6 +215,9 @@ class SemanticTranslation(Translation):
         super().__init__(network, **others)
         require_weights(semantic=semantic, semantic_target=semantic_target, semantic_gate=semantic_gate, gamma=gamma)
         require_weights(semantic_start=semantic_start, source_steps=source_steps)
+        for name, value in {"semantic_gate": semantic_gate, "semantic_start": semantic_start}.items():
+            if value > 1:
+                raise UsageError(f"task.module.{name} is {value}, but it is a share: it must be from 0 to 1.")
         self.semantic, self.semantic_target, self.semantic_gate = semantic, semantic_target, semantic_gate
         self.semantic_labels, self.semantic_start = semantic_labels, semantic_start
         self.source_steps, self.feature_level, self.gamma = source_steps, feature_level, gamma
@@ -226,6 +232,7 @@ class SemanticTranslation(Translation):
 
     def before_fit(self, run: Any) -> None:
         """Trains f_S, or takes it from the cache, or from `source_ckpt`."""
+        self.to(run.trainer.strategy.root_device)  # where there is one, the GPU trains it too
         train_labeller(self.network.labeller, run, self.source_steps)
 
     def generator_parts(
