@@ -13,14 +13,16 @@ from datamodules.pairs import KINDS, PairDataModule
 
 ENLARGED, BORDER = 3, 2  # 8 · 3 + 2 · 2 = 28 pixels
 TRAIN, VAL = 64, 6  # of each class and domain; the rest test
-COLUMNS = {"train": (0, 320), "val": (320, 427), "test": (427, 640)}  # of both photographs: no pixel is in two splits
+# Both photographs are cut into upright strips, dealt out in this order: no pixel is in two splits, and all splits have
+# light and dark backgrounds alike. (Sky fills the right third of one photograph; that of the other is nearly black.)
+STRIPS = ("train", "test", "train", "val", "train", "test") * 2
 
 
 class DigitsM(PairDataModule):
     """`data=digits_m`: 28×28 RGB; grey digits are the source, digits on photographs the target, as MNIST and MNIST-M.
 
     1,797 digits: of each class the first 140 train and validate, those in even places the source (64 and 6), those in
-    odd places the target; the 397 others test both. The photographs' left half trains, their right third tests.
+    odd places the target; the 397 others test both. Half of the photographs' strips train, a third tests.
 
     Args:
         cache: the folder for what was made, `paths.cache`.
@@ -56,7 +58,7 @@ class DigitsM(PairDataModule):
 
         digits = load_digits()
         images, labels = enlarged(digits.images), digits.target.astype(np.int64)
-        key = {"version": VERSION, "seed": self.make_seed, "form": [ENLARGED, BORDER]}
+        key = {"version": VERSION, "seed": self.make_seed, "form": [ENLARGED, BORDER, list(STRIPS)]}
         # Of every digit in every split: which of them a run uses changes nothing.
         made = cached_arrays(self.cache, "digits_m", key, lambda: self._made(images))
         splits = {}
@@ -69,11 +71,11 @@ class DigitsM(PairDataModule):
     def _made(self, images: np.ndarray) -> dict[str, np.ndarray]:
         from sklearn.datasets import load_sample_images
 
-        photographs = load_sample_images().images
+        strips = [np.array_split(photograph, len(STRIPS), axis=1) for photograph in load_sample_images().images]
         made = {}
-        for number, (kind, (left, right)) in enumerate(COLUMNS.items()):
-            parts = [photograph[:, left:right] for photograph in photographs]
-            made[kind] = blended(images, range(len(images)), parts, self.make_seed, number)
+        for number, kind in enumerate(KINDS):
+            own = [strip for cut in strips for name, strip in zip(STRIPS, cut, strict=True) if name == kind]
+            made[kind] = blended(images, range(len(images)), own, self.make_seed, number)
         return made
 
 

@@ -111,10 +111,12 @@ def steps_of(run: Any) -> int:
 
 def trained_weights(kind: type[DigitNetwork], like: DigitNetwork, run: Any, steps: int) -> dict[str, np.ndarray]:
     """The weights of a network trained anew."""
-    with torch.random.fork_rng(devices=[]):
+    device = run.module.device
+    # The run's own draws go on as if nothing had been trained here: whether the cache has the weights changes no run.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(run.config.seed)
-        network = kind(like.spec, **like.settings).to(run.module.device)
-        log.info("bounds: %s, %s steps", kind.__doc__.split("`")[1], f"{steps:,}")
+        network = kind(like.spec, **like.settings).to(device)
+        log.info("bounds: a network of the %s's labels, %s steps", network.trains_on, f"{steps:,}")
         train_classifier(
             network,
             batches_of(network, run.datamodule),

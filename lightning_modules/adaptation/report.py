@@ -75,7 +75,8 @@ def ladder_section(predictions: Any, run: Any) -> Section:
         f"The data: {run.datamodule.note}.",
     ]
     if "test/gap_closed" in metrics:
-        told.insert(0, f"{metrics['test/gap_closed']:.1%} of the gap between source only and target trained is closed.")
+        closed = f"{share:.1%}" if (share := metrics["test/gap_closed"]) > 0 else "None"
+        told.insert(0, f"{closed} of the gap between source only and target trained is closed.")
     if "test/accuracy_source" in metrics:
         told.insert(0, f"On the source's test images this run has {metrics['test/accuracy_source']:.2%}.")
     return Section("Accuracy on the target", "\n".join([*lines, "", " ".join(told)]))

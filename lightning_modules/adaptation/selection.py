@@ -21,13 +21,15 @@ FEWEST = 5  # runs of which a rank correlation says anything
 def selection_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
     """Of each criterion the rank correlation with the target's test accuracy, and the run that it picks."""
     accuracy = np.array([run.metrics.get("test/accuracy", math.nan) for run in runs])
-    if len(runs) < FEWEST or np.isnan(accuracy).any():
+    if len(runs) < FEWEST or np.isnan(accuracy).any() or np.ptp(accuracy) == 0:
         return []
     found = {}
     for name, higher in CRITERIA.items():
         values = np.array([run.metrics.get(f"val/{name}", math.nan) for run in runs])
         if not np.isnan(values).any() and np.ptp(values) > 0:
             found[name] = values if higher else -values
+    if not found:
+        return []
     lines = ["| criterion | Spearman's rank correlation | accuracy of the run it picks |", "|---|---:|---:|"]
     for name, values in found.items():
         ranked = bootstrap(correlation, values, accuracy, classes=accuracy)

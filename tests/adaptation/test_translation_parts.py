@@ -8,11 +8,11 @@ from torch import nn
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.adaptation import CyCADA, CycleGAN
-from lightning_modules.adaptation.cycle_losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
-from lightning_modules.adaptation.discriminators import PatchDiscriminator, field, map_side
-from lightning_modules.adaptation.generators import Generator, InstanceNorm
-from lightning_modules.adaptation.pool import ImagePool
+from lightning_modules.adaptation.translation import CyCADA, CycleGAN
+from lightning_modules.adaptation.translation.discriminators import PatchDiscriminator, field, map_side
+from lightning_modules.adaptation.translation.generators import Generator, InstanceNorm
+from lightning_modules.adaptation.translation.losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
+from lightning_modules.adaptation.translation.pool import ImagePool
 
 SPEC = ImageSpec(3, 28, 28, 256, 10)
 

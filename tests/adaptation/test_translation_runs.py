@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.adaptation import CyCADA, CycleGAN, SemanticTranslation, Translation
+from lightning_modules.adaptation import SourceOnly, TargetTrained
+from lightning_modules.adaptation.translation import CyCADA, CycleGAN, SemanticTranslation, Translation, labeller
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
 from tests.several.ending import killed
@@ -45,24 +48,36 @@ def metrics_of(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Callable[[str], Path]:
+    """Of each model one run that nothing ended."""
+
+    @cache
+    def made(model: str) -> Path:
+        run_here([*TINY, *MODELS[model]], folder := tmp_path_factory.mktemp("whole"))
+        return folder
+
+    return made
+
+
 @pytest.mark.parametrize(("model", "moment"), [("cyclegan", "step:8"), ("cycada", "step:5"), ("cycada", "term:3:-")])
-def test_a_run_that_goes_on_is_the_run_that_was_never_ended(model, moment, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_is_the_run_that_was_never_ended(model, moment, whole, tmp_path, monkeypatch):
     """Killed in the middle of an epoch of 5 batches, after the validation behind its 2nd and 4th."""
     trained = []
     before = SemanticTranslation.before_fit
-    monkeypatch.setattr(SemanticTranslation, "before_fit", lambda *given: trained.append(before(*given)))
     words = [*TINY, *MODELS[model]]
-    run_here(words, tmp_path / "whole")
+    unended = whole(model)
+    monkeypatch.setattr(SemanticTranslation, "before_fit", lambda *given: trained.append(before(*given)))
     killed(run_here, words, tmp_path / "halves", moment)
     ended = read_checkpoint(tmp_path / "halves/checkpoints/last.ckpt")
     assert 0 < ended["batches_done"] < 9
     again = ["task=adaptation", f"model={model}", "stages=[fit]", f"ckpt_path={tmp_path / 'halves'}"]
     run_here(again, tmp_path / "halves")
-    assert differences(tmp_path / "whole", tmp_path / "halves") == []
+    assert differences(unended, tmp_path / "halves") == []
     last = read_checkpoint(tmp_path / "halves/checkpoints/last.ckpt")
     assert (last["batches_done"], last["global_step"], len(last["optimizer_states"])) == (9, 27, 3)
     assert last["state_dict"]["pool_target.count"] == 6
-    assert len(trained) == (2 if model == "cycada" else 0), "the labeller is not trained again"
+    assert len(trained) == (1 if model == "cycada" else 0), "the labeller is not trained again"
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +164,24 @@ def test_the_semantic_loss_is_the_labellers_on_both_halves():
 
 
 @pytest.mark.parametrize(
+    ("kind", "sides", "norm", "said"),
+    [
+        (TargetTrained, 28, "none", "was not trained on the source alone"),
+        (SourceOnly, 28, "joint", r"was not trained on the source alone with model\.norm=none"),
+        (SourceOnly, 32, "none", r"was trained on ImageSpec\(channels=3, height=32"),
+    ],
+)
+def test_a_labeller_knows_the_source_alone(kind, sides, norm, said, monkeypatch):
+    network = kind(ImageSpec(3, sides, sides, 256, 10), norm=norm)
+    monkeypatch.setattr(labeller, "load_run", lambda path: (network, network.spec, None))
+    with pytest.raises(UsageError, match=said):
+        labeller.of_checkpoint(SourceOnly(ImageSpec(3, 28, 28, 256, 10)), "a_run")
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["model=cycada", "task.module.semantic_start=2"], r"semantic_start is 2, but it is a share: .* from 0 to 1"),
         (["model=cyclegan", "task.module.cycle=-1"], r"task\.module\.cycle is -1, but it must be 0 or more"),
         (["model=cyclegan", "trainer.gradient_clip_val=1.0"], r"give task\.module\.clip=1\.0 in its place"),
         (["model=dann", "stages=[fit,translate]"], "The stage translate needs a network that translates"),

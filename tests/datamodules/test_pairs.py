@@ -77,7 +77,22 @@ def test_the_embedded_pairs_splits(digits_m):
 
 def test_the_embedded_pair_is_always_the_same(digits_m):
     found = hashlib.sha256(np.ascontiguousarray(digits_m.splits["target_train"].images[:100])).hexdigest()
-    assert found == "c1453cb04ec666e8356dd7485dcefe678d16fde2772f0c55b748e3ad301b9900"
+    assert found == "7c1c52cc646b005c07d2d7fd3983f9dd2e93f51bd78c7db3e524fb1b38313271"
+
+
+def test_backgrounds_share_no_pixel_and_are_light_and_dark_in_every_split(digits_m, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "datamodules.digits_m.blended", lambda images, numbers, photographs, *_: given.append(photographs)
+    )
+    digits_m._made(np.zeros((1, 1, 28, 28), np.uint8))
+    assert [len(strips) for strips in given] == [12, 4, 8] and all(s.shape[1] >= 28 for part in given for s in part)
+    strips = [strip for part in given for strip in part]
+    assert not any(np.shares_memory(one, other) for n, one in enumerate(strips) for other in strips[:n])
+    assert sum(strip.shape[1] for strip in strips) == 2 * 640
+    for kind in ("train", "val", "test"):
+        light = (digits_m.splits[f"target_{kind}"].images[:, :, :2].mean((1, 2, 3)) > 128).mean()
+        assert 0.2 < light < 0.5, kind
 
 
 # MNIST-M

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.adaptation.translated import as_uint8, translations
+from lightning_modules.adaptation.translation.translated import as_uint8, translations
 from reporting.figures import image_grid
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torch
 
 from datamodules.errors import UsageError
 from lightning_modules.adaptation.bounds import cached_weights
-from lightning_modules.adaptation.network import SOURCE, DigitNetwork, SourceOnly
+from lightning_modules.adaptation.network import SOURCE, SourceOnly
 from lightning_modules.adaptation.predicting import predicted
 from reporting.load import load_run
 
@@ -31,19 +31,19 @@ def train_labeller(labeller: SourceOnly, run: Any, steps: int) -> None:
         weights = cached_weights("source", SourceOnly, labeller, run, steps)
         labeller.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     images, labels = run.datamodule.splits["source_val"]
-    right = (predicted(labeller, images, SOURCE, "cpu") == labels).mean()
+    right = (predicted(labeller, images, SOURCE, run.module.device) == labels).mean()
     log.info("the labeller has %.2f%% of the source's validation images right", 100 * right)
 
 
-def of_checkpoint(labeller: DigitNetwork, path: str) -> dict[str, torch.Tensor]:
+def of_checkpoint(labeller: SourceOnly, path: str) -> dict[str, torch.Tensor]:
     """The weights of another run's network on the source."""
     network, spec, _ = load_run(path)
     if spec != labeller.spec:
         raise UsageError(f"source_ckpt='{path}' was trained on {spec}, but this data is {labeller.spec}: give another.")
-    if not isinstance(network, DigitNetwork) or network.settings["norm"] != labeller.settings["norm"]:
+    # Of this kind alone: one that was trained on the target's labels would hand them on.
+    if not isinstance(network, SourceOnly) or network.settings["norm"] != labeller.settings["norm"]:
         raise UsageError(
-            f"source_ckpt='{path}' holds no network for digits with model.norm={labeller.settings['norm']}: give a run "
-            "of task=adaptation model=source_only."
+            f"source_ckpt='{path}' was not trained on the source alone with model.norm={labeller.settings['norm']}: "
+            "give a run of task=adaptation model=source_only."
         )
-    own = labeller.state_dict()
-    return {name: value for name, value in network.state_dict().items() if name in own}
+    return network.state_dict()

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.adaptation.discriminators import PatchDiscriminator
-from lightning_modules.adaptation.generators import Generator
 from lightning_modules.adaptation.network import TARGET, DigitNetwork
+from lightning_modules.adaptation.translation.discriminators import PatchDiscriminator
+from lightning_modules.adaptation.translation.generators import Generator
 from lightning_modules.classification.network import require_least
 
 

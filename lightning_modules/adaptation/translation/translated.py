@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from lightning_modules.adaptation.bounds import bounds_of
-from lightning_modules.adaptation.cyclegan import CycleGAN
 from lightning_modules.adaptation.distances import mean_kernel_distance
 from lightning_modules.adaptation.network import TARGET
 from lightning_modules.adaptation.predicting import outputs
+from lightning_modules.adaptation.translation.cyclegan import CycleGAN
 
 COMPARED = 1000  # test images that figures of translations are of
 FOLLOWED = 10  # validation digits whose translations are kept over a training

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from datamodules.spec import Spec
-from lightning_modules.adaptation.cyclegan import CycleGAN
 from lightning_modules.adaptation.network import DANN, SOURCE, TARGET, DigitNetwork, SourceOnly
+from lightning_modules.adaptation.translation.cyclegan import CycleGAN
 
 
 class TranslatedDANN(DANN):

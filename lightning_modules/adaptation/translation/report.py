@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from lightning_modules.adaptation.network import TARGET
 from lightning_modules.adaptation.predicting import outputs
-from lightning_modules.adaptation.translated import FOLLOWED, as_range, as_uint8, snapshots_of, translations
+from lightning_modules.adaptation.translation.translated import FOLLOWED, as_range, as_uint8, snapshots_of, translations
 from reporting.figures import read_curves, save, save_grids
 from reporting.report import Section
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
-from lightning_modules.adaptation.generators import InstanceNorm, initialise
+from lightning_modules.adaptation.translation.generators import InstanceNorm, initialise
 
 
 class PatchDiscriminator(nn.Module):

@@ -11,16 +11,21 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.pairs import PairBatch
-from lightning_modules.adaptation.cycada import CyCADA
-from lightning_modules.adaptation.cycle_losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
-from lightning_modules.adaptation.cyclegan import CycleGAN
-from lightning_modules.adaptation.labeller import train_labeller
 from lightning_modules.adaptation.network import SOURCE, DigitNetwork
-from lightning_modules.adaptation.pool import ImagePool
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
-from lightning_modules.adaptation.translated import bound_figures, save_snapshot, translate, translation_figures
-from lightning_modules.adaptation.translated_report import translation_sections
-from lightning_modules.adaptation.translating import translate_images
+from lightning_modules.adaptation.translation.cycada import CyCADA
+from lightning_modules.adaptation.translation.cyclegan import CycleGAN
+from lightning_modules.adaptation.translation.labeller import train_labeller
+from lightning_modules.adaptation.translation.losses import fooling_loss, judged_loss, pixel_loss, semantic_loss
+from lightning_modules.adaptation.translation.pool import ImagePool
+from lightning_modules.adaptation.translation.report import translation_sections
+from lightning_modules.adaptation.translation.stage import translate_images
+from lightning_modules.adaptation.translation.translated import (
+    bound_figures,
+    save_snapshot,
+    translate,
+    translation_figures,
+)
 from lightning_modules.adaptation.two_domains import TwoDomains
 from lightning_modules.base import Measured
 from lightning_modules.several import SeveralOptimizers
@@ -188,6 +193,9 @@ class SemanticTranslation(Translation):
         feature_level: the classifier's domain head tells G(x_s) from x_t behind a reversed gradient (in the place of
             equation 5's second game): DANN on translated images.
         gamma: how fast its λ grows, as of `Adaptation`.
+
+    Raises:
+        UsageError: a weight is below 0, or a share above 1.
     """
 
     def __init__(
@@ -207,6 +215,9 @@ class SemanticTranslation(Translation):
         super().__init__(network, **others)
         require_weights(semantic=semantic, semantic_target=semantic_target, semantic_gate=semantic_gate, gamma=gamma)
         require_weights(semantic_start=semantic_start, source_steps=source_steps)
+        for name, value in {"semantic_gate": semantic_gate, "semantic_start": semantic_start}.items():
+            if value > 1:
+                raise UsageError(f"task.module.{name} is {value}, but it is a share: it must be from 0 to 1.")
         self.semantic, self.semantic_target, self.semantic_gate = semantic, semantic_target, semantic_gate
         self.semantic_labels, self.semantic_start = semantic_labels, semantic_start
         self.source_steps, self.feature_level, self.gamma = source_steps, feature_level, gamma
@@ -221,6 +232,7 @@ class SemanticTranslation(Translation):
 
     def before_fit(self, run: Any) -> None:
         """Trains f_S, or takes it from the cache, or from `source_ckpt`."""
+        self.to(run.trainer.strategy.root_device)  # where there is one, the GPU trains it too
         train_labeller(self.network.labeller, run, self.source_steps)
 
     def generator_parts(
