@@ -113,16 +113,18 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
         f"| | {' | '.join(f'τ = {heat}' for heat in heats)} | real test drawings |",
         f"|---|{'---:|' * (len(heats) + 1)}",
     ]
+    real = found.get("real", {})
     beside = {"recognised": found.get("recognised_real"), "recognised_as_pictures": found.get("pictures_real"),
-              **dict.fromkeys(("ended", "strokes_right", "faces_right"), 1.0)}  # fmt: skip
+              "ended": 1.0, **real}  # fmt: skip
     for key, name in names.items():
         if any(key in own for own in heats.values()):
             cells = [f"{own[key]:.1%}" if key in own else "" for own in heats.values()]
-            real = "" if beside[key] is None else f"{beside[key]:.1%}"
-            lines.append(f"| {name} | {' | '.join(cells)} | {real} |")
+            known = "" if beside.get(key) is None else f"{beside[key]:.1%}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {known} |")
     if any("closure" in own for own in heats.values()):
         cells = [f"{own['closure']:.3f}" if "closure" in own else "" for own in heats.values()]
-        lines.append(f"| squares: from end to start, in parts of their length | {' | '.join(cells)} | |")
+        known = f"{real['closure']:.3f}" if "closure" in real else ""
+        lines.append(f"| squares: from end to start, in parts of their length | {' | '.join(cells)} | {known} |")
     text = "\n".join(lines) if heats else ""
     if "no_judge" in found:
         text += f"\n\nWithout `recognised`: {found['no_judge']}."

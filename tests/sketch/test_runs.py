@@ -13,14 +13,16 @@ from PIL import Image
 
 from datamodules.doodles import Doodles
 from datamodules.errors import UsageError
+from datamodules.glyphs import Glyphs
+from datamodules.quickdraw import QuickDraw
 from datamodules.strokes.batches import Jitter
 from datamodules.strokes.forms import from_polylines, to_polylines
 from datamodules.strokes.symbols import draw_symbol
 from lightning_modules.sketch import Sketch, animation
 from lightning_modules.sketch.baselines import memoryless_nats
-from lightning_modules.sketch.bitmaps import NAMES, rendered
+from lightning_modules.sketch.bitmaps import FILE, NAMES, bitmap_figures, rendered
 from lightning_modules.sketch.judge import judged, train_judge
-from lightning_modules.sketch.judging import batch_of, symbol_figures
+from lightning_modules.sketch.judging import batch_of, chosen_judge, novelty, symbol_figures
 from lightning_modules.sketch.likeness import chamfer, in_unit_box, spread
 from reporting.load import load_run, read_checkpoint
 from reporting.report import ComparedRun
@@ -68,6 +70,8 @@ def test_figures_agree_with_each_other(run):
     judged_file = json.loads((run / "judged.json").read_text())
     assert set(judged_file["temperatures"]) == {"0.2", "0.5", "1"} and 0 <= found["test/retrieval_top1"] <= 1
     assert "recognised" in judged_file["temperatures"]["0.5"] or "no_judge" in judged_file
+    assert judged_file["real"]["strokes_right"] == judged_file["real"]["faces_right"] == 1
+    assert judged_file["real"]["closure"] < 0.05
     assert found["test/frequency_p"] <= 1 and found["test/nats_memoryless"] > 0
 
 
@@ -259,6 +263,39 @@ def test_a_judge_knows_real_drawings_and_leaves_the_random_state(doodles):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_letters_have_a_judge_and_one_class_has_none():
+    letters, faces = Glyphs(visits=1), Doodles(50, 20, 20, classes=["face"])
+    for data in (letters, faces):
+        data.prepare_data()
+    train = letters.splits["train"]
+    made = train_judge(train.strokes, train.labels, letters.scale, 5, 2, letters.jitter(), 0)
+    assert len(judged(made, batch_of(letters.splits["test"], letters.scale))) == 25
+    assert chosen_judge(None, faces) == (None, {"no_judge": "the drawings have one class"})
+
+
+def test_whoever_copies_is_found_among_many(monkeypatch):
+    monkeypatch.setattr("lightning_modules.sketch.judging.PIECE", 250)
+    data = Doodles(3000, 20, 50)
+    data.prepare_data()
+    train = data.splits["train"]
+    copies = [to_polylines(strokes) for strokes in train.strokes]
+    assert novelty(copies, train.labels, data) < 1e-6
+    rng = np.random.default_rng(7)
+    fresh = [draw_symbol(data.names[label], rng)[0] for label in train.labels[:50]]
+    assert 0.7 < novelty(fresh, train.labels[:50], data) < 1.4
+
+
+def test_pictures_are_not_judged_by_what_may_have_trained_the_judge(tmp_path):
+    lines = [{"word": word, "key_id": str(n), "recognized": True, "drawing": [[[n, 9, 4], [0, 3, 7]]]}
+             for word in ("cat", "fish") for n in range(25)]  # fmt: skip
+    (tmp_path / "own.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / FILE).parent.mkdir()
+    np.savez(tmp_path / FILE, images=np.zeros((100, 28, 28), np.uint8), labels=np.arange(100) // 50)
+    data = QuickDraw(str(tmp_path), str(tmp_path / "own.ndjson"))
+    data.prepare_data()
+    assert bitmap_figures(data, some_lines(2), np.array([0, 1]), 0) == {}
+
+
 def test_symbols_are_counted():
     lines = some_lines()
     found = symbol_figures([*lines, lines[0][:2]], ["face", "star", "circle", "face"])
@@ -295,9 +332,6 @@ def test_a_picture_lies_in_the_middle():
 
 @pytest.mark.slow
 def test_pictures_of_quick_draw_are_known_by_their_judge():
-    from datamodules.quickdraw import QuickDraw
-    from lightning_modules.sketch.bitmaps import bitmap_figures
-
     data = QuickDraw(str(real_data("quickdraw").parent), classes=list(NAMES), length=200)
     data.prepare_data()
     test = data.splits["test"]
