@@ -200,6 +200,8 @@ def test_the_penalty_is_the_papers():
     assert module.penalty().item() == pytest.approx(9 / (2 * values) * expected.item(), rel=1e-5)
     without = Forecasting(module.network, None, None, length_scale=None)
     assert without.penalty() == 0
+    naive = BiGRU(data.spec, hidden=4, layers=2, dropout={"kind": "naive"})
+    assert len(naive.decayed()[0]) == 2 + 1, "nothing that recurs is dropped"
     one = Forecasting(module.network, None, None, length_scale=3.0, passes=1)
     one._trainer = module._trainer
     assert one.penalty() == module.penalty(), "what is trained does not depend on the test's passes"
