@@ -154,10 +154,13 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
 def frequency_section(entries: list[dict[str, Any]]) -> Section:
     """How often each way to draw is taken, at temperature 1, where it should be as in the data."""
     lines = ["| class | question | answers | χ², p |", "|---|---|---|---:|"]
-    lines += [f"| {e['class']} | {e['question']} | {shares(e['counts'])} | {e['p']:.3f} |" for e in entries]
+    for e in entries:
+        p = f"{e['p']:.3f}" if sum(e["counts"]) else "none to be read"
+        lines.append(f"| {e['class']} | {e['question']} | {shares(e['counts'])} | {p} |")
     text = (
         "Temperature 1, at which the network's frequencies are to be those of the data, where each answer is as likely "
-        "as the others. Corners are numbered clockwise from the top.\n\n"
+        "as the others. Corners are numbered clockwise from the top. Drawings with a wrong number of strokes cannot be "
+        "read so, and are left out.\n\n"
     )
     return Section("How they are drawn", text + "\n".join(lines))
 
