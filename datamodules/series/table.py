@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def as_date(cell: str, path: Path, row: int) -> datetime:
         raise UsageError(
             f"'{path}' has {cell[:40]!r} for a date in row {row}: write dates as 2024-03-31 or 2024-03-31 14:00:00."
         ) from error
-    return found.replace(tzinfo=None)
+    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found  # summer time makes no jump
 
 
 def as_number(cell: str, path: Path, row: int, column: str) -> float:

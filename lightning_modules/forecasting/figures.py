@@ -117,16 +117,18 @@ def save_by_lead(
     save(figure, path)
 
 
-def save_calibration(path: Path, methods: Sequence[str], coverage: Mapping[str, np.ndarray], pit: np.ndarray) -> None:
-    """Nominal against observed coverage; and where values fall in the forecasts' distribution functions, flat if
-    calibrated."""
+def save_calibration(
+    path: Path, levels: Sequence[float], coverage: Mapping[str, np.ndarray], pit: Mapping[str, np.ndarray]
+) -> None:
+    """Nominal against observed coverage (levels,) of methods; and where values fall in the distribution functions of
+    some, flat if calibrated."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
     left.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
-    for number, method in enumerate(methods):
-        levels, observed = coverage["nominal"], coverage[method]
+    for method, observed in coverage.items():
         left.plot(levels, observed, "o-", color=COLOURS[method], ms=4, label=NAMES[method])
-        edges = np.linspace(0, 1, pit.shape[1] + 1)
-        right.stairs(pit[number] * pit.shape[1], edges, color=COLOURS[method], lw=1.3, label=NAMES[method])
+    for method, shares in pit.items():
+        edges = np.linspace(0, 1, len(shares) + 1)
+        right.stairs(shares * len(shares), edges, color=COLOURS[method], lw=1.3, label=NAMES[method])
     left.set_xlim(0.4, 1)
     left.set_ylim(0.4, 1.01)
     left.set_xlabel("nominal coverage")

@@ -82,8 +82,8 @@ class Forecasting(Task):
             raise UsageError(f"task.module.calibration is {calibration!r}: choose {', '.join(CALIBRATIONS)}.")
         self.length_scale, self.mc_chunk, self.seed = length_scale, mc_chunk, seed
         self.calibration, self.calibration_window = calibration, calibration_window
-        stochastic = isinstance(network, Recurrent) and bool(network.draw())
-        self.passes = passes if stochastic else 1
+        self.drops = isinstance(network, Recurrent) and bool(network.draw())  # in training, whatever the passes
+        self.passes = passes if self.drops else 1
 
     @property
     def scaling(self) -> Scaling:
@@ -122,7 +122,7 @@ class Forecasting(Task):
 
     def penalty(self) -> Tensor | float:
         """What the prior over the weights adds to the loss."""
-        if self.length_scale is None or self.passes == 1:
+        if self.length_scale is None or not self.drops:
             return 0.0
         of_weights, of_biases = self.decay(self.trainer.datamodule)
         weights, biases = self.network.decayed()

@@ -166,7 +166,8 @@ class Recurrent(Forecaster):
 
     def decayed(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights whose inputs are dropped, and biases: those that the prior of the dropout's posterior is over."""
-        whole = "#" if self.input_p else "weight_ih_l0"  # what reads the window, where that is not dropped
+        naive = self.kind == "naive"
+        whole = ("weight_ih_l0",) * (naive or not self.input_p) + ("weight_hh",) * naive  # whose inputs are not dropped
         named = [*self.recurrent.named_parameters(), *self.head.named_parameters()]
         weights = [value for name, value in named if name.startswith("weight") and not name.startswith(whole)]
         return weights, [value for name, value in named if name.startswith("bias")]

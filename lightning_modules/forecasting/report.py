@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from lightning_modules.forecasting import figures
 from lightning_modules.forecasting.baselines import ridge
@@ -74,10 +75,9 @@ def table(run: Any) -> str:
 
 
 def beside(words: str | None, config: Any) -> bool:
-    """Is a published figure of this horizon, and of these features?"""
+    """Is a published figure of this horizon, these features and this split?"""
     said = dict(word.split("=", 1) for word in (words or "").split())
-    here = {f"data.{key}": str(config.data.get(key)) for key in ("horizon", "features")}
-    return all(here.get(key, value) == value for key, value in said.items())
+    return all(str(OmegaConf.select(config, key)) == value for key, value in said.items())
 
 
 def how(module: Any, run: Any) -> str:
@@ -95,15 +95,15 @@ def how(module: Any, run: Any) -> str:
         )
         if network.skip is not None:
             text += " No mask is on the linear skip: `epistemic` is of the recurrent part alone."
-        if module.length_scale is not None:
-            weights, biases = module.decay(data)
-            values = len(data.origins("train")) * data.horizon * len(data.spec.target)
-            text += (
-                f" Its prior's length scale {module.length_scale:g} makes λ = {weights:.2e} for weights and "
-                f"{biases:.2e} for biases, with N = {values:,} values, which are not independent: windows overlap."
-            )
     else:
         text += " One pass, nothing dropped: epistemic variance is 0."
+    if module.drops and module.length_scale is not None:
+        weights, biases = module.decay(data)
+        values = len(data.origins("train")) * data.horizon * len(data.spec.target)
+        text += (
+            f" Its prior's length scale {module.length_scale:g} makes λ = {weights:.2e} for weights and {biases:.2e} "
+            f"for biases, with N = {values:,} values, which are not independent: windows overlap."
+        )
     return text
 
 
@@ -149,14 +149,9 @@ def horizon_sections(run: Any, kept: dict[str, np.ndarray], methods: list[str]) 
 
 
 def calibration_section(run: Any, kept: dict[str, np.ndarray], methods: list[str]) -> Section:
-    shown = [n for n, name in enumerate(methods) if name in OWN]
-    coverage = {"nominal": np.array(LEVELS)}
-    for number in shown:
-        prefix = "test/" if methods[number] == "network" else f"test/{methods[number]}/"
-        found = [run.metrics[f"{prefix}coverage_{level * 100:g}"] for level in LEVELS]
-        coverage[methods[number]] = np.array(found)
-    path = run.folder / "figures" / "calibration.png"
-    figures.save_calibration(path, [methods[n] for n in shown], coverage, kept["pit"][shown])
+    coverage = {name: kept["coverage"][n] for n, name in enumerate(methods) if name in CALIBRATED}
+    pit = {name: kept["pit"][n] for n, name in enumerate(methods) if name in OWN}
+    figures.save_calibration(run.folder / "figures" / "calibration.png", LEVELS, coverage, pit)
     text = "Above the diagonal intervals are too wide; a hump in the middle of the histogram says the same."
     return Section("Calibration", text, "figures/calibration.png")
 

@@ -33,7 +33,7 @@ def stress(module: Any, data: SeriesDataModule) -> dict[str, float]:
     origins = origins[np.unique(np.linspace(0, len(origins) - 1, min(WINDOWS, len(origins))).astype(int))]
     clean = data.windows(origins)
     baselines = baseline_forecasts(module, data)
-    found = scored(module, data, clean, baselines, "clean_0")
+    found = scored(module, data, clean, baselines, "clean_0", np.zeros(len(origins), bool))
     for percent in MISSING:
         for kind, draw in (("scattered", scattered), ("block", block)):
             hidden = draw(clean.observed.shape, percent / 100)

@@ -53,17 +53,18 @@ def compare(
     methods |= oracles(data, origins, scaling)
     figures: dict[str, float] = {}
     arrays: dict[str, np.ndarray] = {"methods": np.array([name or "network" for name in methods])}
-    leads, pits, weeks = [], [], {}
+    leads, pits, weeks, coverage = [], [], {}, []
     for name, forecasts in methods.items():
         values = each_value(forecasts, y)
         figures |= figures_of(name, values, y, scaling)
         leads.append(by_lead(values, y, LEAD_FIGURES))
         pits.append(pit_histogram(values))
+        coverage.append([np.nanmean(values[f"coverage_{level * 100:g}"]) for level in LEVELS])
         weeks[name] = np.nanmean(values["coverage_90"], (1, 2)), np.nanmean(values["width_90"], (1, 2))
         if name == "":
             arrays["window_crps"] = np.nanmean(values["crps"], (1, 2))
     arrays |= {f"lead_{name}": np.stack([own[name] for own in leads]) for name in LEAD_FIGURES}
-    arrays["pit"] = np.stack(pits)
+    arrays["pit"], arrays["coverage"] = np.stack(pits), np.array(coverage)
     arrays["coverage_at"], arrays["width_at"] = (np.stack([pair[n] for pair in weeks.values()]) for n in range(2))
     return figures, arrays
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
+from datamodules.quickdraw import FILE as DRAWINGS
 from datamodules.sketches import SketchDataModule
 from datamodules.strokes.forms import Polylines, to_polylines
 from lightning_modules.sketch.judge import judged
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FILE = "quickdraw/quickdraw_bitmap_4x1000.npz"
 NAMES = ("cat", "fish", "apple", "bicycle")  # of its labels
-HELD_OUT = 25  # the first of each class are the drawings of data=quickdraw
+HELD_OUT = 25  # the first of each class are the drawings of data=quickdraw, of its own file
 LEAST = 0.85  # accuracy on our own rendering of these
 SIDE, FINER, PEN, PADDING = 28, 8, 16, 16  # pixels; pen and padding as published, in 256ths of the drawing
 
@@ -44,10 +45,13 @@ def bitmap_figures(
     data: SketchDataModule, lines: Sequence[Polylines], labels: np.ndarray, seed: int
 ) -> dict[str, float]:
     """`recognised_as_pictures` of drawn ones of the four classes, and the judge's accuracy on real drawings beside;
-    nothing where there are fewer than two of them, the bitmaps are not there, or the judge is not good enough."""
+    nothing where there are fewer than two of them, the bitmaps are not there, or the judge is not good enough; nor of
+    other files of drawings, which may be what the judge was trained on."""
     names, folder = data.spec.names, getattr(data, "folder", None)
     known = {number: NAMES.index(name) for number, name in enumerate(names) if name in NAMES}
     if len(known) < 2 or folder is None or not (Path(folder) / FILE).is_file():
+        return {}
+    if data.path != Path(folder) / DRAWINGS:
         return {}
     real = [(to_polylines(s), known[int(n)]) for own in data.splits.values()
             for s, n in zip(own.strokes, own.labels, strict=True) if int(n) in known]  # fmt: skip

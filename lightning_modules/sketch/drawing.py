@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.errors import UsageError
 from datamodules.strokes.forms import END, Polylines, from_five, to_polylines
-from lightning_modules.sketch.mixture import as_mixture, drawn, ends_like, log_densities, log_pens
+from lightning_modules.sketch.mixture import as_mixture, drawn, ends_like, log_densities, log_pens, with_pens
 from lightning_modules.sketch.network import Encoded, Pen, StrokeDecoder, first_strokes
 
 
@@ -39,7 +39,8 @@ def draw(
         z: (B, latent); None: the network has none.
         classes: vectors of the classes (B, embedding).
         temperature: of eq. 8, above 0; one, or one of each drawing (B,).
-        begun: first strokes (B, S, 5) that are given, to go on from.
+        begun: first strokes (B, S, 5) that are given, to go on from; where none of the three pens is told, the network
+            says whether the pen is lifted.
         encoded: of `attention=encoder`, the drawing to redraw.
 
     Raises:
@@ -62,7 +63,10 @@ def draw(
         parameters, weights, pen = network.step(stroke, pen, z, classes, encoded)
         mixture = as_mixture(parameters)
         given = begun is not None and number < begun.shape[1]
-        stroke = begun[:, number].to(classes) if given else drawn(mixture, uniforms[:, number], heat).to(classes)
+        if given:
+            stroke = with_pens(begun[:, number].to(classes), mixture, uniforms[:, number], heat)
+        else:
+            stroke = drawn(mixture, uniforms[:, number], heat).to(classes)
         stroke = torch.where(over[:, None], ends_like(stroke), stroke)
         ends = stroke[:, 2 + END] > 0
         density = log_pens(mixture, stroke) + torch.where(ends, 0, log_densities(mixture, stroke[:, :2]))

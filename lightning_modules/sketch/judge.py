@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.strokes.batches import Jitter, PadDrawings, ragged
+from datamodules.loader import Augment
+from datamodules.strokes.batches import PadDrawings
 from datamodules.strokes.forms import END
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    drawings: np.ndarray, labels: np.ndarray, scale: float, classes: int, steps: int, jitter: Jitter, seed: int
+    drawings: np.ndarray, labels: np.ndarray, scale: float, classes: int, steps: int, jitter: Augment, seed: int
 ) -> Judge:
     """A judge of real drawings in stroke-3 (N,) with labels (N,), by so many steps; a function of the seed alone, which
     leaves torch's random state as it was."""
@@ -49,8 +50,7 @@ def train_judge(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=max(steps, 2))
         for _ in range(steps):
             rows = rng.choice(len(drawings), min(BATCH, len(drawings)), replace=False)
-            moved = ragged([jitter.one(drawing, rng) for drawing in drawings[rows]])
-            batch = collate((moved, labels[rows]), rows, 0)
+            batch = collate(jitter((drawings[rows], labels[rows]), rng, rows, 0), rows, 0)
             loss = F.cross_entropy(judge(batch.strokes), batch.labels)
             optimizer.zero_grad()
             loss.backward()

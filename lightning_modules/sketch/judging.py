@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 TEMPERATURES = (0.2, 0.5, 1.0)
 MAIN = 0.5  # the temperature of `recognised`, `strokes_right`, `ended`
 MOST_DRAWN = 2000  # drawings of each temperature
-MOST_COMPARED = 200  # drawings that are held against others one by one
+MOST_COMPARED, MOST_NEW = 200, 100  # drawings that are held against others one by one: of retrieval, of novelty
+PIECE = 5000  # training drawings at once
 LEAST = 0.6  # accuracy on real drawings of a judge that is listened to
 
 
@@ -43,6 +44,10 @@ def judge_run(module: Any, run: Any) -> None:
     }
     judge, told = chosen_judge(module, data)
     found |= told
+    if is_of_symbols(data.spec.names):
+        names = [data.spec.names[label] for label in test.labels]
+        real = symbol_figures([to_polylines(strokes) for strokes in test.strokes], names)
+        found["real"] = {name: value for name, value in real.items() if name != "frequencies"}
     if network.looks != "encoder":
         table = [drawn_figures(module, data, judge, temperature) for temperature in TEMPERATURES]
         found["temperatures"] = {f"{t:g}": own for t, own in zip(TEMPERATURES, table, strict=True)}
@@ -60,8 +65,8 @@ def judge_run(module: Any, run: Any) -> None:
 
 def chosen_judge(module: Any, data: SketchDataModule) -> tuple[Judge | None, dict[str, Any]]:
     """A judge, and its accuracy on real test drawings; None, and the reason, of one that is not to be listened to."""
-    if not data.spec.classes:
-        return None, {"no_judge": "the drawings have no classes"}
+    if data.spec.classes < 2:
+        return None, {"no_judge": f"the drawings have {'one class' if data.spec.classes else 'no classes'}"}
     train, test = data.splits["train"], data.splits["test"]
     rows = np.flatnonzero(train.clear)
     if not len(rows):
@@ -99,11 +104,16 @@ def drawn_figures(module: Any, data: SketchDataModule, judge: Judge | None, temp
         np.add.at(counts, (labels, taken), 1)
         found["confusions"] = counts.tolist()
     found |= bitmap_figures(data, lines, labels, module.seed)
-    if spec.names and set(spec.names) <= set(SYMBOLS):
+    if is_of_symbols(spec.names):
         found |= symbol_figures(lines, [spec.names[label] for label in labels])
     if temperature == MAIN:
-        found["novelty"] = novelty(lines, labels, data, module.seed)
+        found["novelty"] = novelty(lines, labels, data)
     return found
+
+
+def is_of_symbols(names: Sequence[str]) -> bool:
+    """Are these classes among those whose truth is known?"""
+    return bool(names) and set(names) <= set(SYMBOLS)
 
 
 def symbol_figures(lines: Sequence[Polylines], names: Sequence[str]) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def symbol_figures(lines: Sequence[Polylines], names: Sequence[str]) -> dict[str
     return found
 
 
-def novelty(lines: Sequence[Polylines], labels: np.ndarray, data: SketchDataModule, seed: int) -> float:
+def novelty(lines: Sequence[Polylines], labels: np.ndarray, data: SketchDataModule) -> float:
     """Median distance of drawn ones to the nearest training drawing of their class, over that of real test drawings:
     near 1 as new as those, near 0 copied."""
     test = data.splits["test"]
@@ -138,13 +148,15 @@ def novelty(lines: Sequence[Polylines], labels: np.ndarray, data: SketchDataModu
 
 
 def own_class_distances(lines: Sequence[Polylines], labels: np.ndarray, train: Drawings) -> np.ndarray:
-    """Of up to `MOST_COMPARED` drawings the distance to the nearest training drawing of their class."""
-    rows, found = spread(len(lines), MOST_COMPARED), []
+    """Of up to `MOST_NEW` drawings the distance to the nearest of all training drawings of their class: of fewer, most
+    copies would not be found."""
+    rows, found = spread(len(lines), MOST_NEW), []
     rows = rows[[bool(lines[row]) for row in rows]]
     for label in np.unique(labels[rows]):
-        own = train.strokes[train.labels == label]
-        known = [to_polylines(own[number]) for number in spread(len(own), MOST_COMPARED)]
-        found.append(chamfer([lines[row] for row in rows if labels[row] == label], known).min(1))
+        own, drawn = train.strokes[train.labels == label], [lines[row] for row in rows if labels[row] == label]
+        pieces = (own[first : first + PIECE] for first in range(0, len(own), PIECE))
+        nearest = [chamfer(drawn, [to_polylines(strokes) for strokes in piece]).min(1) for piece in pieces]
+        found.append(np.min(nearest, 0))
     return np.concatenate(found) if found else np.zeros(1)
 
 

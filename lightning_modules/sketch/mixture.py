@@ -88,6 +88,14 @@ def drawn(mixture: Mixture, uniforms: Tensor, temperature: Tensor) -> Tensor:
     return torch.where(strokes[:, 2 + END, None] > 0, ends_like(strokes), strokes)
 
 
+def with_pens(strokes: Tensor, mixture: Mixture, uniforms: Tensor, temperature: Tensor) -> Tensor:
+    """Strokes (B, 5), those without a pen with one: down or lifted, as each mixture has it, but not over."""
+    chosen = picked(mixture.pens[:, :END] / temperature[:, None], uniforms[:, 3])
+    pens = F.one_hot(chosen, 3).to(strokes)
+    untold = strokes[:, 2:].sum(-1, keepdim=True) == 0
+    return torch.cat([strokes[:, :2], torch.where(untold, pens, strokes[:, 2:])], -1)
+
+
 def picked(logits: Tensor, uniforms: Tensor) -> Tensor:
     """The number (B,) that a uniform number picks by the probabilities of logits (B, K)."""
     below = logits.softmax(-1).cumsum(-1) < uniforms[:, None]

@@ -113,16 +113,18 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
         f"| | {' | '.join(f'τ = {heat}' for heat in heats)} | real test drawings |",
         f"|---|{'---:|' * (len(heats) + 1)}",
     ]
+    real = found.get("real", {})
     beside = {"recognised": found.get("recognised_real"), "recognised_as_pictures": found.get("pictures_real"),
-              **dict.fromkeys(("ended", "strokes_right", "faces_right"), 1.0)}  # fmt: skip
+              "ended": 1.0, **real}  # fmt: skip
     for key, name in names.items():
         if any(key in own for own in heats.values()):
             cells = [f"{own[key]:.1%}" if key in own else "" for own in heats.values()]
-            real = "" if beside[key] is None else f"{beside[key]:.1%}"
-            lines.append(f"| {name} | {' | '.join(cells)} | {real} |")
+            known = "" if beside.get(key) is None else f"{beside[key]:.1%}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {known} |")
     if any("closure" in own for own in heats.values()):
         cells = [f"{own['closure']:.3f}" if "closure" in own else "" for own in heats.values()]
-        lines.append(f"| squares: from end to start, in parts of their length | {' | '.join(cells)} | |")
+        known = f"{real['closure']:.3f}" if "closure" in real else ""
+        lines.append(f"| squares: from end to start, in parts of their length | {' | '.join(cells)} | {known} |")
     text = "\n".join(lines) if heats else ""
     if "no_judge" in found:
         text += f"\n\nWithout `recognised`: {found['no_judge']}."
@@ -152,10 +154,13 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
 def frequency_section(entries: list[dict[str, Any]]) -> Section:
     """How often each way to draw is taken, at temperature 1, where it should be as in the data."""
     lines = ["| class | question | answers | χ², p |", "|---|---|---|---:|"]
-    lines += [f"| {e['class']} | {e['question']} | {shares(e['counts'])} | {e['p']:.3f} |" for e in entries]
+    for e in entries:
+        p = f"{e['p']:.3f}" if sum(e["counts"]) else "none to be read"
+        lines.append(f"| {e['class']} | {e['question']} | {shares(e['counts'])} | {p} |")
     text = (
         "Temperature 1, at which the network's frequencies are to be those of the data, where each answer is as likely "
-        "as the others. Corners are numbered clockwise from the top.\n\n"
+        "as the others. Corners are numbered clockwise from the top. Drawings with a wrong number of strokes cannot be "
+        "read so, and are left out.\n\n"
     )
     return Section("How they are drawn", text + "\n".join(lines))
 

@@ -105,13 +105,15 @@ def end_of_morph(module: Any, name: str, number: int) -> tuple[Tensor | None, Te
 
 
 def read_begun(path: str, network: StrokeDecoder) -> Tensor:
-    """The strokes of a file (1, S, 5), the pen still ready to go on."""
+    """The strokes of a file (1, S, 5), the last without a pen: whether that line is finished a file cannot say."""
     strokes, length = read_drawing(Path(path)), network.spec.length
     if len(strokes) >= length:
         raise UsageError(
             f"sketch: '{path}' has {len(strokes)} points, but this network draws {length - 1} at most: give fewer."
         )
-    return scaled(strokes, network)[:, : len(strokes)]
+    five = scaled(strokes, network)[:, : len(strokes)]
+    five[:, -1, 2:] = 0
+    return five
 
 
 def half_drawn(network: StrokeDecoder, label: int, seed: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -179,8 +181,8 @@ def test_etth1_is_split_and_scaled_as_published():
         assert len(data.origins("test")) == windows
     data.horizon = 96
     batch = data.windows(data.origins("test"))
-    mean, scale = (torch.tensor(part, dtype=torch.float64) for part in (data.spec.mean, data.spec.scale))
-    errors = (batch.targets - batch.inputs[:, -1:]) / scale + 0 * mean
+    scale = torch.tensor(data.spec.scale, dtype=torch.float64)
+    errors = (batch.targets - batch.inputs[:, -1:]) / scale
     assert errors.square().mean().item() == pytest.approx(1.2944, abs=1e-4)
     assert errors.abs().mean().item() == pytest.approx(0.7132, abs=1e-4)
 
@@ -211,6 +213,12 @@ def test_missing_steps_and_cells_become_missing_values(tmp_path):
     assert "3 values are missing, 3 of them of targets" in data.note
     batch = data.windows(np.array([29, 32]))
     assert batch.targets.isnan().sum() == 2 and (~batch.observed).sum() == 2 and batch.inputs.isfinite().all()
+
+
+def test_hours_of_summer_time_are_equal_steps(tmp_path):
+    times = (datetime(2024, 10, 26, tzinfo=ZoneInfo("UTC")) + timedelta(hours=n) for n in range(40))
+    lines = [f"{time.astimezone(ZoneInfo('Europe/Berlin')).isoformat()},{n % 7}" for n, time in enumerate(times)]
+    assert not np.isnan(table(write(tmp_path / "my.csv", ["when,a", *lines])).series.values).any()
 
 
 @pytest.mark.parametrize(

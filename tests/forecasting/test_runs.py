@@ -14,6 +14,7 @@ from datamodules.series import ETT, Waves
 from lightning_modules.forecasting import BiGRU, Forecasting, NLinear
 from lightning_modules.forecasting.baselines import Scaling, fitted, outcomes, past_of
 from lightning_modules.forecasting.lags import occlusion_by_lag
+from lightning_modules.forecasting.report import beside
 from lightning_modules.forecasting.scores import Forecasts, each_value, of_passes, summary
 from lightning_modules.forecasting.stress import block, scattered, with_outliers
 from lightning_modules.forecasting.testing import baselines
@@ -57,7 +58,10 @@ def test_figures_agree_with_the_predictions(run):
     for method in ("last", "seasonal", "climatology", "ridge", "ridge_rolling", "oracle", "split", "rolling"):
         assert metrics[f"test/{method}/crps"] > 0 and 0 <= metrics[f"test/{method}/coverage_90"] <= 1
     assert metrics["test/oracle/mse"] < metrics["test/mse"] and metrics["test/split/mse"] == metrics["test/mse"]
-    assert kept["methods"].tolist()[:3] == ["network", "split", "rolling"] and kept["lead_r2"].shape[1] == 3
+    methods = kept["methods"].tolist()
+    assert methods[:3] == ["network", "split", "rolling"] and kept["lead_r2"].shape[1] == 3
+    assert kept["coverage"][0, 1] == pytest.approx(metrics["test/coverage_80"])
+    assert kept["coverage"][methods.index("ridge"), 2] == pytest.approx(metrics["test/ridge/coverage_90"])
 
 
 def test_the_report_shows_every_part(run):
@@ -79,6 +83,7 @@ def test_stress_spoils_the_same_inputs_for_all_and_no_target(run):
                 assert np.isfinite(metrics[f"stress/{kind}_{percent}/{method}_mse"])
     assert metrics["stress/block_70/ridge_mse"] > metrics["stress/clean_0/ridge_mse"]
     assert {"stress/outliers_10/network_median5_mse_hit", "stress/outliers_10/network_mse_missed"} <= metrics.keys()
+    assert "stress/clean_0/network_median5_mse" in metrics, "what the other centre costs where nothing is spoiled"
     assert metrics["stress/robust"] in (0, 1)
     data = Waves(window=30, horizon=3)
     data.prepare_data()
@@ -195,6 +200,11 @@ def test_the_penalty_is_the_papers():
     assert module.penalty().item() == pytest.approx(9 / (2 * values) * expected.item(), rel=1e-5)
     without = Forecasting(module.network, None, None, length_scale=None)
     assert without.penalty() == 0
+    naive = BiGRU(data.spec, hidden=4, layers=2, dropout={"kind": "naive"})
+    assert len(naive.decayed()[0]) == 2 + 1, "nothing that recurs is dropped"
+    one = Forecasting(module.network, None, None, length_scale=3.0, passes=1)
+    one._trainer = module._trainer
+    assert one.penalty() == module.penalty(), "what is trained does not depend on the test's passes"
 
 
 def test_missing_targets_are_left_out_of_loss_and_figures():
@@ -309,5 +319,16 @@ def test_a_checkpoint_of_another_window_or_horizon_is_refused(run, tmp_path, wor
         run_here([*SMALL, word, "stages=[test]", f"ckpt_path={run}"], tmp_path)
 
 
-def test_published_figures_stand_beside_their_horizon():
-    assert compose_config(["experiment=forecast_ett_96", "data.horizon=192"]).data.window == 336
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["data.horizon=192"], {0.071, 0.069, 0.114, 0.217}),
+        (["data.horizon=48"], set()),
+        (["data.horizon=192", "data.features=M"], set()),
+        (["data.horizon=192", "data.split=random"], set()),
+    ],
+)
+def test_published_figures_stand_beside_their_horizon_and_split(words, shown):
+    config = compose_config(["experiment=forecast_ett_96", *words])
+    assert {entry.figures.mse for entry in config.published if beside(entry.ours, config)} == shown
+    assert beside(None, config)

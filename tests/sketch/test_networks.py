@@ -128,6 +128,19 @@ def test_what_is_begun_is_kept_and_gone_on_from():
     assert torch.equal(found, draw_classes(network, torch.tensor([1, 1]), 1.0, 0, begun))
 
 
+@pytest.mark.parametrize(("likely", "pen"), [([50.0, 0.0, 0.0], 0), ([0.0, 50.0, 0.0], 1), ([0.0, -50.0, 90.0], 0)])
+def test_whether_the_last_line_given_goes_on_is_the_networks_to_say(likely, pen):
+    network, begun = SketchDecoder(SPEC, **SMALL), drawings((4,), 5)[:, :4].float()
+    with torch.no_grad():
+        network.output.weight[-3:] = 0
+        network.output.bias[-3:] = torch.tensor(likely)
+    begun[:, -1, 2:] = 0
+    found = draw_classes(network, torch.tensor([1, 1]), 1.0, 0, begun)
+    assert torch.equal(found[:, :4, :2], begun[..., :2].expand(2, -1, -1))
+    assert torch.equal(found[:, :3], begun[:, :3].expand(2, -1, -1)) and (found[:, 3, 2 + pen] == 1).all()
+    assert (found[:, 3, 2:].sum(-1) == 1).all() and not found[:, 3, 4].any()
+
+
 def test_one_that_looks_at_the_encoder_redraws_only():
     network = SketchRNN(SPEC, **RNN, attention="encoder").eval()
     assert redraw(network, drawings().float(), LABELS, 0.1, 0).shape[0] == 3
