@@ -1,4 +1,4 @@
-"""digit_scenes: masks and boxes sit on the digits, are the same whatever else is drawn, and what is impossible is said."""
+"""digit_scenes: masks and boxes sit on the digits, whatever else is drawn; what is impossible is said."""
 
 from __future__ import annotations
 
@@ -153,6 +153,6 @@ def test_networks_say_which_data_they_want():
     boxes = SceneSpec(3, 32, 32, 256, 1, ("ship",), boxes=4)
     masks = SceneSpec(3, 32, 32, 256, 1, ("road",))
     for require, wrong in ((require_masks, boxes), (require_boxes, masks), (require_scenes, ImageSpec(1, 8, 8, 17))):
-        with pytest.raises(UsageError, match="Net (learns|models).*data=digit_scenes"):
+        with pytest.raises(UsageError, match=r"Net (learns|models).*data=digit_scenes"):
             require(wrong, "Net")
     assert require_masks(masks, "Net") is masks and require_boxes(boxes, "Net") is boxes
