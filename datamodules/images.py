@@ -250,6 +250,22 @@ def read_picture(file: Path, channels: int, height: int, width: int, crop: bool)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
+def read_upright(file: Path, channels: int) -> Image.Image:
+    """A picture file at its own size, upright, in grey (1 channel) or colour (3); transparent parts become white.
+
+    Raises:
+        Exception: of many kinds; the file cannot be read.
+    """
+    with Image.open(file, formats=FORMATS) as picture:
+        picture.load()
+        plain, orientation = _plain(picture), picture.getexif().get(ORIENTATION, 1)
+    if orientation in UPRIGHT:
+        plain = plain.transpose(UPRIGHT[orientation])
+    if plain.mode == "RGBA":
+        plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain)
+    return plain.convert(MODES[channels])
+
+
 def _plain(picture: Image.Image) -> Image.Image:
     """The picture as L, RGB, RGBA or CMYK, whose values can be averaged.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneSplit
 from datamodules.scenes.rectangles import canonical, share_inside
 
@@ -240,3 +241,25 @@ def cleared(batch: SceneSplit) -> SceneSplit:
             wide = beyond.reshape(*beyond.shape, *[1] * (array.ndim - 2))
             found[name] = np.where(wide, array.dtype.type(nothing), array)
     return batch._replace(**found)
+
+
+def check_window(crop: Sequence[int] | None, scale: Sequence[float] | None, size: Sequence[int]) -> None:
+    """Raises UsageError when windows cannot be cut out of images of this height and width.
+
+    A window may be larger than one image as scaled, which then is padded, but not than all of them.
+    """
+    low, high = pair = tuple(scale) if scale and len(scale) == 2 else (None, None)
+    if scale and not (
+        all(isinstance(f, (int, float)) and not isinstance(f, bool) for f in pair) and 0 < low <= high <= 8
+    ):
+        raise UsageError(f"data.scale is {list(scale)}, but it must be two factors up to 8, least and most.")
+    if crop is None:
+        return
+    if len(crop) != 2 or not all(isinstance(side, int) and side >= 32 for side in crop):
+        raise UsageError(f"data.crop is {list(crop)}, but it must be [height, width], 32 pixels or more each.")
+    largest = [int(side * (high or 1)) for side in size]
+    if any(side > most for side, most in zip(crop, largest, strict=True)):
+        raise UsageError(
+            f"data.crop is {list(crop)}, but the images, [height, width] {list(size)}, are {largest} at most after "
+            "data.scale: choose a smaller crop or a larger scale."
+        )

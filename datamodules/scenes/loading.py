@@ -47,13 +47,12 @@ class SceneDataModule(ImageDataModule):
             rank=rank,
             world=world,
             even=training,
+            least=2 if training and self.batch_size > 1 else 1,  # batch norms have no variance over one image
             augment=augment if training and self.scene_augment else None,
             collate=AsScenes(names),
         )
 
     def pixels_of(self, split: str) -> np.ndarray:
-        """How many pixels of a split's masks each class has, `ignore` left out: int64 (classes,)."""
-        counts = np.zeros(256, np.int64)
-        for mask in self.splits[split].masks:
-            counts += np.bincount(mask.ravel(), minlength=256)
-        return counts[: self.spec.classes]
+        """How many pixels of each class every mask of a split has, those of `ignore` left out: int64 (N, classes)."""
+        masks = self.splits[split].masks
+        return np.stack([np.bincount(mask.ravel(), minlength=256)[: self.spec.classes] for mask in masks])
