@@ -30,8 +30,8 @@ RATE = 30  # frames a second
 
 
 class CamVid(SceneDataModule):
-    """`data=camvid`: 701 frames of 480×360; void counts nowhere. Training sees them scaled and cropped, mirrored or not,
-    brighter or darker; validation and test see them at `size` and are scored on whole masks of 480×360.
+    """`data=camvid`: 701 frames of 480×360; void counts nowhere. Training sees them scaled and cropped, mirrored or
+    not, brighter or darker; validation and test see them at `size` and are scored on whole masks of 480×360.
 
     Args:
         path: the folder looked in, `paths.data`: {train,val,test}-*.parquet in it or its `camvid/`.
@@ -48,8 +48,8 @@ class CamVid(SceneDataModule):
     Raises:
         UsageError: the files are not there or damaged, or a choice is impossible.
 
-    Source: Brostow, Fauqueur & Cipolla, Pattern Recognition Letters 30(2), 2009; masks of 11 classes by Badrinarayanan et
-    al. (SegNet), CC BY-NC 4.0.
+    Source: Brostow, Fauqueur & Cipolla, Pattern Recognition Letters 30(2), 2009; masks of 11 classes by Badrinarayanan
+    et al. (SegNet), CC BY-NC 4.0.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class CamVid(SceneDataModule):
         return {str(video): np.flatnonzero(videos == video) for video in np.unique(videos)}
 
     def seconds_from_training(self, split: str) -> np.ndarray:
-        """Of each of a split's frames the time to the nearest training frame of its video, infinite without one (N,)."""
+        """Of each of a split's frames the seconds to its video's nearest training frame, infinite without one (N,)."""
         known: dict[str, list[int]] = {}
         for name in self.frames["train"]:
             video, frame = video_and_frame(name)
@@ -142,8 +142,9 @@ def find_parquet(path: Path) -> list[Path]:
         if all(files):
             return [file for own in files for file in own]
     raise UsageError(
-        f"CamVid was not found as train-*.parquet, val-*.parquet and test-*.parquet in {path} or {path / 'camvid'}: set "
-        "paths.data=FOLDER or ETUDES_DATA=FOLDER to where it is, or take data=digit_scenes, which needs no download."
+        f"CamVid was not found as train-*.parquet, val-*.parquet and test-*.parquet in {path} or {path / 'camvid'}: "
+        "set paths.data=FOLDER or ETUDES_DATA=FOLDER to where it is, or take data=digit_scenes, which needs no "
+        "download."
     )
 
 

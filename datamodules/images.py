@@ -240,7 +240,7 @@ def read_picture(file: Path, channels: int, height: int, width: int, crop: bool)
         picture.load()
         orientation = picture.getexif().get(ORIENTATION, 1)
         size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        box = _centre(picture.size, size) if crop else None
+        box = centre(picture.size, size) if crop else None
         small = _plain(picture).resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
     if orientation in UPRIGHT:
         small = small.transpose(UPRIGHT[orientation])
@@ -284,7 +284,7 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode == "1" else "RGB")
 
 
-def _centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, float, float]:
+def centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, float, float]:
     """The largest box (left, top, right, bottom) in the middle of `have`, (width, height), that looks like `want`."""
     scale = min(have[0] / want[0], have[1] / want[1])
     left, top = (max(0.0, (old - new * scale) / 2) for old, new in zip(have, want, strict=True))

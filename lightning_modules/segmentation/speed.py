@@ -41,16 +41,13 @@ def measure_speed(network: FastSCNN, run: Any) -> dict[str, float]:
     """`speed/fps` and its like of the first size in float32; `speed.json` holds every size and precision."""
     given = run.config.get("sizes")
     sizes = check_sizes(given) if given is not None else [network.spec.shape[1:]]
-    device, fast, rows = next(network.parameters()).device, folded(network), []
+    device, rows = next(network.parameters()).device, []
     for height, width in sizes:
         image = torch.randint(0, network.spec.levels, (1, network.spec.channels, height, width), device=device)
         for name, dtype in PRECISIONS.items():
-            own = fast.to(dtype) if dtype != torch.float32 else fast
-            seconds = latencies(own, image, run.config.speed_runs)
-            fast = folded(network) if dtype != torch.float32 else fast
-            rows.append(
-                {"height": height, "width": width, "precision": name, "macs": macs(fast, image)} | told(seconds)
-            )
+            fast = folded(network).to(dtype)
+            row = {"height": height, "width": width, "precision": name, "macs": macs(fast, image)}
+            rows.append(row | told(latencies(fast, image, run.config.speed_runs)))
             log.info("speed: %d×%d %s: %.1f frames a second", width, height, name, rows[-1]["fps"])
     parameters = sum(p.numel() for p in network.parameters())
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} thread(s)"
