@@ -28,7 +28,7 @@ from lightning_modules.segmentation.scores import (
     scores,
     tolerance,
 )
-from lightning_modules.segmentation.speed import measure_speed
+from lightning_modules.segmentation.speed import check_sizes, measure_speed
 from lightning_modules.segmentation.studio import check_segment, segment_pictures
 from reporting.report import Section
 
@@ -36,9 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class Segmentation(Task):
-    """Cross-entropy of every labelled pixel, logits enlarged to the mask's size. Logs, for train and val, `loss` and
-    `pixel_accuracy`; for val and test the figures of `scores` from one confusion matrix over all images; for test also
-    `boundary_f1` and, where the data tell groups of images apart, `miou_<group>`.
+    """Cross-entropy of every labelled pixel, logits enlarged to the mask's size.
+
+    Logs, for train and val, `loss` and `pixel_accuracy`; for val and test the figures of `scores` from one confusion
+    matrix over all images, those of single classes for test alone; for test also `boundary_f1` and, where the data tell
+    groups of images apart, `miou_<group>`.
 
     Args:
         network: a `FastSCNN`.
@@ -94,6 +96,8 @@ class Segmentation(Task):
     def check_stages(self, run: Any) -> None:
         if "segment" in run.config.stages:
             check_segment(run)
+        if "speed" in run.config.stages and run.config.sizes is not None:
+            check_sizes(run.config.sizes)
 
     def measure(self, batch: SceneBatch, split: str) -> Measured:
         spec, masks = self.network.spec, batch.masks
@@ -132,8 +136,8 @@ class Segmentation(Task):
             return {}
         spec, confusion = self.network.spec, rows["confusion"].numpy()
         found: dict[str, Any] = scores(confusion.sum(0), spec.names, spec.background)
-        if "boundary" not in rows:
-            return found
+        if "boundary" not in rows:  # of a validation no class alone, which would crowd its line
+            return {name: value for name, value in found.items() if not name.startswith("iou_")}
         each = boundary_f1(rows["boundary"].numpy().sum(0))
         if np.isfinite(each).any():
             found["boundary_f1"] = float(np.nanmean(each))

@@ -49,7 +49,7 @@ def score_table(confusion: np.ndarray, run: Any) -> str:
     if (run.folder / BASELINES).exists():
         for name, own in json.loads((run.folder / BASELINES).read_text()).items():
             cells = [f"{own[n]:.3f}" if n in own else "" for n in names]
-            lines.append(f"| test images | {' | '.join(cells)} | {name.replace('_', ' ')}, no network |")
+            lines.append(f"| test images | {' | '.join(cells)} | {name.replace('_', ' ')}: no network |")
     for entry in run.config.published:
         if entry.data == run.config.choices.data:
             cells = [f"{entry.figures[n]:.3f}" if n in entry.figures else "" for n in names]
