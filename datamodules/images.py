@@ -240,7 +240,7 @@ def read_picture(file: Path, channels: int, height: int, width: int, crop: bool)
         picture.load()
         orientation = picture.getexif().get(ORIENTATION, 1)
         size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        box = _centre(picture.size, size) if crop else None
+        box = centre(picture.size, size) if crop else None
         small = _plain(picture).resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
     if orientation in UPRIGHT:
         small = small.transpose(UPRIGHT[orientation])
@@ -248,6 +248,22 @@ def read_picture(file: Path, channels: int, height: int, width: int, crop: bool)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
     pixels = np.asarray(small.convert(MODES[channels]))
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def read_upright(file: Path, channels: int) -> Image.Image:
+    """A picture file at its own size, upright, in grey (1 channel) or colour (3); transparent parts become white.
+
+    Raises:
+        Exception: of many kinds; the file cannot be read.
+    """
+    with Image.open(file, formats=FORMATS) as picture:
+        picture.load()
+        plain, orientation = _plain(picture), picture.getexif().get(ORIENTATION, 1)
+    if orientation in UPRIGHT:
+        plain = plain.transpose(UPRIGHT[orientation])
+    if plain.mode == "RGBA":
+        plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain)
+    return plain.convert(MODES[channels])
 
 
 def _plain(picture: Image.Image) -> Image.Image:
@@ -268,7 +284,7 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode == "1" else "RGB")
 
 
-def _centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, float, float]:
+def centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, float, float]:
     """The largest box (left, top, right, bottom) in the middle of `have`, (width, height), that looks like `want`."""
     scale = min(have[0] / want[0], have[1] / want[1])
     left, top = (max(0.0, (old - new * scale) / 2) for old, new in zip(have, want, strict=True))

@@ -55,6 +55,7 @@ class ArrayLoader:
             `world` is more than 1 deals its items so, and `Task` puts their rows back in order; one that has none
             gives every process all of them.)
         even: drop the few last items that not every process would get (training needs equal counts).
+        least: a last batch of fewer items is left out.
         augment: what each batch's arrays become, given them, a generator that is a function of (seed, epoch, batch
             number), the items' numbers and the epoch; training only: it needs the seed.
         weights: draw items with these chances (N,), with replacement; None: each once an epoch.
@@ -77,10 +78,11 @@ class ArrayLoader:
         augment: Augment | None = None,
         weights: np.ndarray | None = None,
         collate: Collate = as_pair,
+        least: int = 1,
     ):
         self.arrays, self.items, self.batch_size = arrays, len(arrays[0]), batch_size
         self.rank, self.world, self.even = rank, world, even
-        self.augment, self.collate = augment, collate
+        self.augment, self.collate, self.least = augment, collate, least
         self.sampler = EpochOrder(self.items, seed, weights)
         self._batches_done = self._start = 0
 
@@ -92,7 +94,8 @@ class ArrayLoader:
 
     def __len__(self) -> int:
         items = self.items // self.world if self.even else len(range(self.rank, self.items, self.world))
-        return -(-items // self.batch_size)
+        whole, rest = divmod(items, self.batch_size)
+        return whole + (rest >= self.least)
 
     def __iter__(self) -> Iterator[Any]:
         first, self._start = self._start, 0

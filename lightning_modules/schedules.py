@@ -92,6 +92,17 @@ def constant_linear(optimizer: Optimizer, total_steps: int, level: float) -> Lam
     return LambdaLR(optimizer, lambda step: min(1.0, max(0.0, (1 - step / total_steps) / (1 - level))))
 
 
+def poly(optimizer: Optimizer, total_steps: int, power: float) -> LambdaLR:
+    """lr (1 − i/N)^power in step i of N (Liu et al. 2015, arXiv 1506.04579, section 4.1).
+
+    Raises:
+        ValueError: `power` is not above 0.
+    """
+    if not power > 0:
+        raise ValueError(f"scheduler.power is {power}, but it must be above 0")
+    return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total_steps) ** power)
+
+
 class WarmupStableDecay(LambdaLR):
     """Up to each group's own learning rate over the first `warmup` of the steps, level, and down to nothing in a
     straight line over the last `decay` of them (Hägele et al. 2024, arXiv 2405.18392, whose linear form this is).

@@ -202,7 +202,7 @@ def test_every_proportion_crops(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(300):
         have, want = rng.integers(1, 2000, 2).tolist(), rng.integers(1, 300, 2).tolist()
-        left, top, right, bottom = module._centre(have, want)
+        left, top, right, bottom = module.centre(have, want)
         assert 0 <= left < right <= have[0] and 0 <= top < bottom <= have[1]
         assert (right - left) * want[1] == pytest.approx((bottom - top) * want[0])
 
