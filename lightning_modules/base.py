@@ -100,6 +100,10 @@ class Task(L.LightningModule):
     def on_step_skipped(self) -> None:
         """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
 
+    def data_of(self, datamodule: Any) -> Any:
+        """What a run works on, given its data: of a task whose trainings may not see all of it, the rest hidden."""
+        return datamodule
+
     def before_fit(self, run: Any) -> None:
         """A training is about to begin anew: what must be there before, trained by itself, is made now."""
 
