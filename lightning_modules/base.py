@@ -59,6 +59,7 @@ class Task(L.LightningModule):
       such stages is judged by what `stage_monitors: {stage: [figure, min or max]}` names, and gone on with by the same
       command in its folder.
     - `without_data`: those for which a checkpoint is enough. `every_process`: those that run on all, not the first.
+    - `compared`: a sweep's summary shows `comparison` too. `ranked: false`: each of its settings has other data.
     - `large_models`: networks too big for a test, which are built on the meta device only.
 
     Args:
