@@ -59,6 +59,7 @@ class Task(L.LightningModule):
       such stages is judged by what `stage_monitors: {stage: [figure, min or max]}` names, and gone on with by the same
       command in its folder.
     - `without_data`: those for which a checkpoint is enough. `every_process`: those that run on all, not the first.
+    - `compared`: a sweep's summary shows `comparison` too. `ranked: false`: each of its settings has other data.
     - `large_models`: networks too big for a test, which are built on the meta device only.
 
     Args:
@@ -99,6 +100,10 @@ class Task(L.LightningModule):
 
     def on_step_skipped(self) -> None:
         """A step whose loss or gradient was not finite has just been left out (`nonfinite=skip`)."""
+
+    def data_of(self, datamodule: Any) -> Any:
+        """What a run works on, given its data: of a task whose trainings may not see all of it, the rest hidden."""
+        return datamodule
 
     def before_fit(self, run: Any) -> None:
         """A training is about to begin anew: what must be there before, trained by itself, is made now."""

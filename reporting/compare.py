@@ -200,7 +200,7 @@ def save_compared_curves(path: Path, runs: Sequence[ComparedRun]) -> bool:
                 if points := some.get(f"{split}/{metric}"):
                     steps, values = zip(*points, strict=True)
                     seen = (np.array(steps) + 1) * run.config.data.batch_size
-                    label = run.name if split == "val" else None
+                    label = run.name if split == "val" or f"val/{metric}" not in some else None
                     axis.plot(seen, values, style, marker="" if len(seen) > 1 else "o", color=f"C{n}", label=label)
         axis.set_xlabel("items trained on")
         axis.set_ylabel(metric.replace("_", " "))

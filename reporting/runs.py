@@ -208,7 +208,8 @@ class Setting:
 
 
 def group(runs: Sequence[Run], varied: Sequence[str]) -> list[Setting]:
-    """The finished runs by setting, the best mean of the monitored metric first.
+    """The finished runs by setting, the best mean of the monitored metric first; as they come where `task.ranked` is
+    false, because each setting's is of other validation data.
 
     Of two runs with the same seed the later in `runs` counts: it is no second draw.
     """
@@ -217,6 +218,8 @@ def group(runs: Sequence[Run], varied: Sequence[str]) -> list[Setting]:
         if run.state == "finished" and run.value is not None:
             keys = {key: run.settings.get(key) for key in varied}
             settings.setdefault(repr(keys), Setting(keys)).runs[run.config["seed"]] = run
+    if not runs[0].task.get("ranked", True):
+        return list(settings.values())
     sign = -1 if runs[0].task["mode"] == "max" else 1
     return sorted(settings.values(), key=lambda setting: sign * mean(setting.monitored))
 
@@ -242,6 +245,10 @@ class Summary:
     @property
     def task(self) -> dict:
         return self.runs[0].task
+
+    @property
+    def ranked(self) -> bool:
+        return self.task.get("ranked", True)
 
     def ended(self, state: str) -> list[Run]:
         return [run for run in self.runs if run.state == state]

@@ -28,6 +28,7 @@ from reporting.summary_sections import (
     published_table,
     ranking,
     run_table,
+    side_by_side,
     stage_table,
     troubles,
 )
@@ -64,7 +65,18 @@ def title_of(summary: Summary) -> str:
 
 def sections(summary: Summary) -> list[str]:
     """The page's lines about one task."""
-    parts = (overview, stage_table, ranking, differences, figures, published_table, troubles, run_table, origin)
+    parts = (
+        overview,
+        stage_table,
+        side_by_side,
+        ranking,
+        differences,
+        figures,
+        published_table,
+        troubles,
+        run_table,
+        origin,
+    )
     return [line for part in parts for line in part(summary)]
 
 

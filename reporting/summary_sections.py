@@ -10,7 +10,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from datamodules.errors import UsageError
+from reporting.folder import task_class, task_settings
+from reporting.predictions import read_predictions
 from reporting.published import Figure, short_keys, text
+from reporting.report import ComparedRun
 from reporting.runs import Run, Setting, Summary, with_interval
 from reporting.statistics import holm, mean, welch
 from reporting.summary_figures import save_against, save_all_curves, save_ranking, words
@@ -22,8 +28,13 @@ LEVEL = 0.05
 def counts(summary: Summary) -> str:
     states = {state: len(summary.ended(state)) for state in ("finished", "failed", "unfinished")}
     ended = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    best = "highest" if summary.task["mode"] == "max" else "lowest"
-    return f"{ended}; {words(summary.metrics[0])}, {best} first:"
+    return f"{ended}; {words(summary.metrics[0])}, {order(summary)}:"
+
+
+def order(summary: Summary) -> str:
+    if not summary.ranked:
+        return "in the order of the runs"
+    return "highest first" if summary.task["mode"] == "max" else "lowest first"
 
 
 def overview(summary: Summary) -> list[str]:
@@ -31,7 +42,7 @@ def overview(summary: Summary) -> list[str]:
     states = {state: len(summary.ended(state)) for state in ("finished", "failed", "unfinished")}
     number = len(summary.runs)
     said = f"{number} run{'s' * (number != 1)}: " + ", ".join(f"{n} {state}" for state, n in states.items() if n) + "."
-    if summary.settings:
+    if summary.settings and summary.ranked:
         best, metric = summary.settings[0], summary.metrics[0]
         seeds = len(best.monitored)
         said += f" Best {words(metric)}: **{with_interval(best.monitored)}** with `{best.name}`"
@@ -74,25 +85,27 @@ def ranking(summary: Summary) -> list[str]:
     if not summary.settings:
         return ["No run has finished yet.", ""]
     metric = summary.metrics[0]
-    save_ranking(
-        summary.folder / summary.pictures / "ranking.png", summary.settings, metric, published_for(summary, metric)
-    )
-    best = "highest" if summary.task["mode"] == "max" else "lowest"
-    lines = ["## Settings", "", f"![Settings, best first]({summary.pictures}/ranking.png)", ""]
-    lines += ["Diamonds: means with their 95 % intervals, which may leave the picture; points: seeds.", ""]
+    lines = ["## Settings", ""]
+    if summary.ranked:
+        path = summary.folder / summary.pictures / "ranking.png"
+        save_ranking(path, summary.settings, metric, published_for(summary, metric))
+        lines += [f"![Settings, best first]({summary.pictures}/ranking.png)", ""]
+        lines += ["Diamonds: means with their 95 % intervals, which may leave the picture; points: seeds.", ""]
     rows = [cells(summary, setting) for setting in summary.settings]
     lines += table(columns(summary), rows, len(summary.varied))
-    about = (
-        f"By {words(metric)}, {best} first. ± is half the 95 % interval of the mean over seeds (Student's t); one seed "
-        "has none. Choose by validation figures: the test split's stand beside them and choose nothing. Minutes are "
-        "of training, on average."
-    )
+    spread = "± is half the 95 % interval of the mean over seeds (Student's t); one seed has none."
+    if summary.ranked:
+        about = f"By {words(metric)}, {order(summary)}. {spread} Choose by validation figures: the test split's stand "
+        about += "beside them and choose nothing."
+    else:
+        about = f"In the order of the runs: {words(metric)} of each is of other data, and ranks nothing. {spread}"
+    about += " Minutes are of training, on average."
     return [*lines, about, ""]
 
 
 def differences(summary: Summary) -> list[str]:
     """Which settings differ by more than their seeds do."""
-    if len(summary.settings) < 2:
+    if len(summary.settings) < 2 or not summary.ranked:
         return []
     metric = summary.metrics[0]
     head = ["## Larger than the noise of the seeds?", ""]
@@ -127,6 +140,29 @@ def figures(summary: Summary) -> list[str]:
     file = f"{summary.pictures}/curves.png"
     if save_all_curves(summary.folder / file, summary.settings, others, metric):
         lines += ["## Curves", "", f"![Curves of all runs]({file})", ""]
+    return lines
+
+
+def side_by_side(summary: Summary) -> list[str]:
+    """What the task shows of its runs beside each other (`Task.comparison`), where `task.compared` asks for it here."""
+    name = summary.runs[0].choices["task"]
+    if not summary.task.get("compared") or not task_settings(name):
+        return []
+    runs = []
+    for run in summary.ended("finished"):
+        try:
+            predictions = read_predictions(run.folder)
+        except UsageError:  # it was not tested, or its file is damaged
+            continue
+        own = OmegaConf.create(run.config)
+        runs.append(ComparedRun(run_name(summary, run), run.folder, own, run.metrics, predictions))
+    if len(runs) < 2:
+        return []
+    lines = []
+    for section in task_class(name).comparison(runs, summary.folder / summary.pictures):
+        lines += [f"## {section.title}", "", section.text, ""]
+        if section.figure:
+            lines += [f"![{section.title}]({summary.pictures}/{section.figure})", ""]
     return lines
 
 

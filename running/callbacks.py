@@ -32,6 +32,7 @@ class Record(Callback):
         self.config, self.spec, self.seconds_before = config, spec, seconds_before
         self.started = time.perf_counter()
         self.loader_place: dict[str, Any] | None = None
+        self.figures: dict[str, float] = {}  # the checkpoint's that training goes on from, until there are newer ones
 
     @property
     def seconds(self) -> float:
@@ -41,7 +42,8 @@ class Record(Callback):
         self.started = time.perf_counter()
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: Task, checkpoint: dict[str, Any]) -> None:
-        figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
+        found = {name: value.item() for name, value in trainer.callback_metrics.items() if "_step" not in name}
+        figures = self.figures | found
         place = trainer.train_dataloader.state_dict()
         if place["batches_done"] >= trainer.num_training_batches:  # the end of an epoch that a limit cut short
             place = {"batches_done": 0}
@@ -49,7 +51,7 @@ class Record(Callback):
         checkpoint["batches_done"] = module.batches_done
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.loader_place = checkpoint["loader_place"]
+        self.loader_place, self.figures = checkpoint["loader_place"], checkpoint["metrics"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.loader_place is not None:

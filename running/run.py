@@ -37,6 +37,7 @@ def execute(config: DictConfig, folder: Path) -> float:
     check_devices(config.trainer)
     data = make_data(config, start)
     module = make_module(config, data.spec, start)
+    data = data._replace(module=module.data_of(data.module))
     parameters = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
     introduce(config, folder, data, parameters, why)
     check_beginning(config, folder, start, data)

@@ -15,6 +15,7 @@ from lightning_modules.pixelrnn import PixelRNN
 from lightning_modules.schedules import WarmupStableDecay
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
+from tests.several.ending import killed
 from tests.soak.compare import differences
 from tests.test_budget import Clock, clock  # noqa: F401
 
@@ -70,6 +71,17 @@ def test_going_on_from_the_plateau_is_the_run_itself(where, tmp_path):
     assert schedule["last_epoch"] == schedule["plateau_end"] == kept["global_step"] and schedule["_last_lr"] == [0.01]
     run_here(["stages=[fit]", f"ckpt_path={plateau(again)}"], again)
     assert differences(whole, again) == []
+
+
+def test_the_figures_so_far_are_kept_before_a_run_that_goes_on_is_validated_again(tmp_path):
+    words = [*WORDS, *ENDS["within an epoch"]]
+    run_here(words, tmp_path / "whole")
+    end = read_checkpoint(plateau(tmp_path / "whole"))["batches_done"]
+    killed(run_here, words, tmp_path / "halves", f"step:{end}")
+    assert 31 == read_checkpoint(tmp_path / "halves/checkpoints/last.ckpt")["batches_done"] < end < 40
+    run_here(["stages=[fit]", f"ckpt_path={tmp_path / 'halves'}"], tmp_path / "halves")
+    assert "val/loss" in read_checkpoint(plateau(tmp_path / "halves"))["metrics"]
+    assert differences(tmp_path / "whole", tmp_path / "halves") == []
 
 
 @pytest.mark.parametrize("how", ["average=0.0", "average=0.9"])

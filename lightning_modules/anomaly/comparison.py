@@ -30,8 +30,9 @@ def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Secti
 
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, Callable[[ComparedRun], Any]]:
-    """What the runs differ in, of normal class, β, likelihood, contrast, latents, epochs, held-out picture, seed."""
+    """What runs differ in, of data, normal class, β, likelihood, contrast, latents, epochs, held-out picture, seed."""
     keys = {
+        "data": lambda run: run.config.choices.data,
         "normal": normal_class,
         "beta": lambda run: run.config.task.module.beta,
         "likelihood": lambda run: run.config.task.module.likelihood,
@@ -77,7 +78,7 @@ def score_table(runs: Sequence[ComparedRun]) -> str:
     lines += published_rows(runs)
     note = (
         "In bold the score that decides, which was fixed beforehand; a mean only of runs of one setting. No score "
-        " is chosen, and none turned round, by these figures."
+        "is chosen, and none turned round, by these figures."
     )
     return f"{note}\n\n" + "\n".join(lines)
 

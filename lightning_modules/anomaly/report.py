@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score
 
 from lightning_modules.anomaly.baselines import HEADLINE, in_words
 from lightning_modules.anomaly.explore import FILE
@@ -24,11 +25,12 @@ from lightning_modules.anomaly.maps import FILE as MAP
 from lightning_modules.anomaly.maps import map_section
 from lightning_modules.anomaly.scores import SCORES
 from lightning_modules.anomaly.vae import VAE
-from reporting.intervals import Interval, delong, delong_difference
+from reporting.intervals import Interval, bootstrap, delong, delong_difference
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
 SHOWN = 5  # images of each kind
+RESAMPLES = 500  # of the intervals of average precision, which takes a millisecond or more each time
 
 
 def report_sections(network: VAE, likelihood: Likelihood, run: Any) -> list[Section]:
@@ -83,6 +85,9 @@ def verdict(predictions: dict[str, np.ndarray], found: dict[str, Interval], run:
         f"Normal: {normal}. {(~anomalous).sum():,} normal test images, {anomalous.sum():,} anomalies. The score that "
         f"decides, `{chosen}`, was fixed beforehand: area under the ROC curve **{found[chosen]}**."
     ]
+    ap = (bootstrap(average_precision_score, labels, scores, classes=labels, resamples=RESAMPLES)
+          for labels, scores in ((anomalous, own[chosen]), (~anomalous, -own[chosen])))  # fmt: skip
+    lines.append("Average precision {}, with the normal images as positives {}.".format(*ap))
     if "excess" in own:
         lines.append(
             f"The same network's `reconstruction` has {found['reconstruction'].value:.4f} and its `excess`, the same "
@@ -133,10 +138,11 @@ def score_table(predictions: dict[str, np.ndarray], found: dict[str, Interval], 
             rows.append("| *without a network* | | | | | | |")
     prevalence = anomalous.mean()
     rows.append(
-        f"\nIntervals: DeLong's. AP: average precision; a score that knows nothing has {prevalence:.3f}, the share of "
+        f"\nIntervals: DeLong's; those of average precision, above, by {RESAMPLES} bootstrap samples of the images. "
+        f"AP: average precision; a score that knows nothing has {prevalence:.3f}, the share of "
         f"anomalies, and {1 - prevalence:.3f} with the normal images as positives. Within contrast: the mean area "
         f"inside {BINS} bins of like contrast. A sign is never turned: an area below 0.5 stays there. PCA's 32 "
-        "components were fixed for all data."
+        "components are the same for all data; on MNIST they were seen to do well on test images."
     )
     rows += published_rows(run)
     return "\n".join(rows)

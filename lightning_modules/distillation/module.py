@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datamodules.data_free import DataFree
 from datamodules.errors import UsageError
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured
 from lightning_modules.classification import Classification
 from lightning_modules.distillation.checkpoints import write_classifier
 from lightning_modules.distillation.comparison import comparison_sections
 from lightning_modules.distillation.images import GENERATED, INPUTS, REAL, Source
-from lightning_modules.distillation.losses import LOSSES, class_entropy, discrepancy, hinton
+from lightning_modules.distillation.losses import LOSSES, discrepancy, hinton
+from lightning_modules.distillation.measuring import examined, on_made_up_images, on_test_images
 from lightning_modules.distillation.network import DFAD
 from lightning_modules.distillation.report import report_sections
 from lightning_modules.distillation.stages import draw, have_taught, prepare
@@ -29,7 +31,6 @@ from reporting.load import read_checkpoint
 from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
-EXAMINED = 512  # images of a validation
 MOMENTS, SHOWN = 6, 16  # moments of the training at which so many images are kept
 
 
@@ -178,41 +179,7 @@ class Distillation(SeveralOptimizers):
     # Validation, without a real image; test
 
     def measure(self, batch: Any, split: str) -> Measured:
-        return self.measure_test(batch) if split == "test" else self.measure_made_up()
-
-    def measure_made_up(self) -> Measured:
-        x = self.examined()
-        teacher, student = self.teacher(x).float(), self.network.student.forward_normalised(x).float()
-        classes = teacher.argmax(1)
-        gap = discrepancy(teacher, student)
-        values = {
-            "discrepancy": gap[None],
-            "agreement": classes == student.argmax(1),
-            "class_entropy": class_entropy(classes, self.network.spec.classes)[None],
-        }
-        if self.inputs in GENERATED:
-            made = self.generator.eval()(self.noise(EXAMINED, seeded()))
-            gap = discrepancy(self.teacher(made), self.network.student.forward_normalised(made))
-            values["discrepancy_eval"] = gap[None]
-        if self.oracle:
-            values["accuracy_oracle"] = self.right_of_validation()
-        return Measured(gap, values)
-
-    def examined(self) -> Tensor:
-        """Images of a validation, the same noise at each; a generator's in train mode, as the student gets them."""
-        if self.inputs not in GENERATED:
-            return self.images(EXAMINED, seeded())[0]
-        with torch.no_grad():  # of a copy: its running statistics must not move
-            return copy.deepcopy(self.generator).train()(self.noise(EXAMINED, seeded()))
-
-    def right_of_validation(self) -> Tensor:
-        """Of labelled validation images whether the student is right (N,)."""
-        images, labels = self.trainer.datamodule.splits["val"]
-        found = [
-            self.network(torch.from_numpy(np.array(part)).to(self.device)).argmax(1).cpu()
-            for part in np.array_split(images, -(-len(images) // 250))
-        ]
-        return torch.cat(found) == torch.from_numpy(np.array(labels).astype(np.int64))
+        return on_test_images(self, *batch) if split == "test" else on_made_up_images(self)
 
     def on_train_start(self) -> None:
         if self.moments_kept == 0:
@@ -227,24 +194,8 @@ class Distillation(SeveralOptimizers):
 
     @torch.no_grad()
     def keep_moment(self) -> None:
-        self.moments[self.moments_kept] = self.examined()[:SHOWN].float()
+        self.moments[self.moments_kept] = examined(self)[:SHOWN].float()
         self.moments_kept += 1
-
-    def measure_test(self, batch: tuple[Tensor, Tensor]) -> Measured:
-        images, labels = batch
-        student, teacher = self.network(images).float(), self.teacher.network(images).float()
-        right = student.argmax(1) == labels
-        values = {
-            "cross_entropy": F.cross_entropy(student, labels, reduction="none"),
-            "accuracy": right,
-            "teacher_accuracy": teacher.argmax(1) == labels,
-            "agreement": student.argmax(1) == teacher.argmax(1),
-            "logit_l1": (student - teacher).abs().mean(1),
-        }
-        if self.oracle_student is not None:
-            values["accuracy_oracle"] = self.oracle_student(images).argmax(1) == labels
-        rows = {"label": labels, "probabilities": student.softmax(1), "teacher_probabilities": teacher.softmax(1)}
-        return Measured(values["cross_entropy"].mean(), values, rows)
 
     def figures(self, split: str, means: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> dict[str, Any]:
         if split != "test":
@@ -276,8 +227,11 @@ class Distillation(SeveralOptimizers):
 
     # Stages
 
+    def data_of(self, datamodule: Any) -> DataFree:
+        return DataFree(datamodule, self.iterations)
+
     def check_stages(self, run: Any) -> None:
-        """Also takes the teacher, where there is one, and from the run's data all that is not the test."""
+        """Also takes the teacher, where there is one."""
         self.config = run.config  # which the student's checkpoint will hold
         prepare(self, run)
 
@@ -305,7 +259,7 @@ class Distillation(SeveralOptimizers):
         self.to(self.trainer.strategy.root_device)
         self.teacher.network.to(self.device)
         with torch.no_grad():
-            made = self.examined() if self.inputs in (*GENERATED, "noise") else None
+            made = examined(self) if self.inputs in (*GENERATED, "noise") else None
         return report_sections(self.network.student, self.teacher, made, run)
 
     # Beside other runs
@@ -316,8 +270,3 @@ class Distillation(SeveralOptimizers):
     def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
         """The students and what each learned from; then what runs of classification show."""
         return comparison_sections(runs, folder)
-
-
-def seeded() -> torch.Generator:
-    """The same numbers at every validation, and none of training's."""
-    return torch.Generator().manual_seed(0)

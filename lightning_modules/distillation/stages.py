@@ -10,10 +10,10 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from datamodules.data_free import DataFree
 from datamodules.errors import UsageError
 from lightning_modules.distillation.figures import save_fakes, save_moments
 from lightning_modules.distillation.images import REAL, pictures
+from lightning_modules.distillation.measuring import examined
 from lightning_modules.distillation.report import FAKES
 from lightning_modules.distillation.teacher import NAME, find_teacher, flops_of, keep_teacher, read_teacher, taught
 
@@ -22,14 +22,12 @@ FAKES_SHOWN = 24
 
 
 def prepare(module: Any, run: Any) -> None:
-    """Gives the run's trainings empty batches in place of real images, and the module its teacher, where there is one.
+    """Gives the module its teacher, where there is one, and what a control learns from.
 
     Raises:
         UsageError: there is no teacher to be had, it is none for these images, or a batch is of one image.
     """
     config = run.config
-    if not isinstance(run.datamodule, DataFree):
-        run.datamodule = DataFree(run.datamodule, module.iterations)
     if "fit" in config.stages and run.datamodule.batch_size < 2:
         raise UsageError("data.batch_size is 1, but the normalisations need a batch of 2 or more.")
     if module.inputs == "other" and "fit" in config.stages:
@@ -80,7 +78,7 @@ def draw(module: Any, run: Any) -> None:
         return
     names, levels = run.datamodule.class_names, module.network.spec.levels
     path, over_time = (run.folder / name for name in FAKES)
-    save_fakes(path, *judged(module, module.examined()[:FAKES_SHOWN]), names, levels)
+    save_fakes(path, *judged(module, examined(module)[:FAKES_SHOWN]), names, levels)
     if module.moments_kept > 1:
         found = [judged(module, images) for images in module.moments[: int(module.moments_kept)]]
         save_moments(over_time, *zip(*found, strict=True), names, levels)

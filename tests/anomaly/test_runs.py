@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from datamodules import kvasir
@@ -23,8 +26,9 @@ from lightning_modules.anomaly.maps import averaged
 from reporting.compare import main as compare
 from reporting.folder import read_run
 from reporting.load import load_run
-from reporting.predictions import read_predictions
+from reporting.predictions import read_predictions, write_predictions
 from reporting.report import ComparedRun
+from reporting.summary import write_summary
 from tests.conftest import run_here
 from tests.datamodules.test_one_class import save_pictures
 
@@ -103,6 +107,35 @@ def test_the_report_shows_every_part(run):
     assert "| theirs | 8 | 0.9000 | a book |" in text
     names = ("scores", "threshold", "extremes", "latents", "kl", "traversals", "interpolations", "samples")
     assert all((run / f"figures/{name}.png").exists() for name in names)
+
+
+def test_average_precision_has_its_interval(run):
+    one = r"([\d.]+) \(([\d.]+) … ([\d.]+)\)"
+    words = f"Average precision {one}, with the normal images as positives {one}"
+    said = re.search(words, (run / "report.md").read_text())
+    found, metrics = [float(text) for text in said.groups()], json.loads((run / "metrics.json").read_text())
+    for name, (value, low, high) in (("auc_pr", found[:3]), ("auc_pr_normal", found[3:])):
+        assert low < value < high and value == pytest.approx(metrics[f"test/{name}"], abs=1e-4)
+
+
+def test_a_sweep_over_normal_classes_shows_their_scores_and_ranks_nothing(run, tmp_path):
+    shutil.copytree(run, tmp_path / "0")
+    shutil.copytree(run, tmp_path / "1")
+    for number, normal in enumerate((8, 3)):
+        config = OmegaConf.load(tmp_path / f"{number}/config.yaml")
+        config.data.normal, config.task.ranked = normal, False
+        OmegaConf.save(config, tmp_path / f"{number}/config.yaml")
+    kept = read_predictions(run)
+    write_predictions(tmp_path / "1", {**kept, "normal_names": np.array(["3"])})
+    write_summary([tmp_path], tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    area = f"{json.loads((run / 'metrics.json').read_text())['test/auc_roc_mse']:.4f}"
+    assert "| score | normal 8 | normal 3 | mean |" in text and f"| **mse** | {area} | {area} | **{area}** |" in text
+    assert "| *published* |" in text and "ranks nothing" in text
+    assert "Best val" not in text and "ranking.png" not in text and "Larger than the noise" not in text
+    (tmp_path / "1/predictions.npz").write_bytes(b"cut")
+    write_summary([tmp_path], tmp_path)
+    assert "Area under the ROC curve" not in (tmp_path / "summary.md").read_text()
 
 
 def test_runs_are_compared_score_by_score(run, other, tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.data_free import DataFree
 from datamodules.digits import Digits
 from datamodules.errors import UsageError
 from datamodules.loader import BatchLoader
@@ -196,6 +195,7 @@ def test_later_stages_find_the_teacher_beside_the_checkpoint(run, tmp_path):
     assert (tmp_path / "figures" / "fakes.png").exists() and (tmp_path / "checkpoints" / "teacher.ckpt").exists()
 
 
+@pytest.mark.filterwarnings("error:No artists with labels")  # of a figure of training alone too
 def test_runs_side_by_side(run, teacher, tmp_path):
     words = ["task.module.inputs=noise", "trainer.max_epochs=1", "stages=[teacher,fit,test]"]
     run_here([*WORDS, f"teacher={teacher}", *words], tmp_path / "noise")
@@ -242,7 +242,10 @@ def test_a_teacher_at_chance_is_said(run, tmp_path, caplog):
     assert "right on 15.0 % of its validation images: no better than chance" in caplog.text
 
 
-def test_a_run_may_be_wrapped_once_alone():
-    data = Digits()
-    data.prepare_data()
-    assert DataFree(DataFree(data, 3).data, 3).data is data
+def test_an_epoch_is_its_iterations_not_the_real_images_batches(teacher, tmp_path):
+    """The digits' 1,077 training images are three batches of 400."""
+    words = [*WORDS, f"teacher={teacher}", "stages=[teacher,fit]", "data.batch_size=400", "trainer.max_epochs=1"]
+    run_here([*words, "trainer.val_check_interval=4"], tmp_path / "within")
+    assert metrics_of(tmp_path / "within")["steps"] == 5
+    with pytest.raises(UsageError, match="val_check_interval is 6 batches, but an epoch has 5: choose fewer"):
+        run_here([*words, "trainer.val_check_interval=6"], tmp_path / "beyond")
