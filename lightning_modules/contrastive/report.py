@@ -148,7 +148,7 @@ def sentences(network: TwoTowers, data: Any, item: int, taken: int) -> tuple[str
     return own, own.replace(name, other)
 
 
-def wrapped(sentence: str, width: int = 24) -> str:
+def wrapped(sentence: str, width: int = 20) -> str:
     """A sentence in lines for a caption."""
     lines, line = [], ""
     for word in sentence.split(" "):
