@@ -161,6 +161,13 @@ def test_a_killed_attack_goes_on_from_whole_batches(run, tmp_path):
             np.testing.assert_array_equal(value, again[name], err_msg=name)
 
 
+def test_figures_of_an_earlier_attack_do_not_stay(tmp_path):
+    stage.forget(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"attack/cw/distance": 0.5, "test/accuracy": 0.9}')
+    stage.forget(tmp_path)
+    assert metrics_of(tmp_path) == {"test/accuracy": 0.9}
+
+
 def test_batches_of_other_settings_are_not_gone_on_with(run, tmp_path):
     words = ["stages=[attack]", f"ckpt_path={run}", "hydra.run.dir=run"]
     Command(words, tmp_path, partial(killed_in_batch, 2)).ended()

@@ -34,7 +34,7 @@ from lightning_modules.classification.robustness.suite import (
     pgds,
 )
 from lightning_modules.classification.robustness.transfer import surrogate
-from reporting.folder import CONF, read_json
+from reporting.folder import CONF, read_json, read_metrics
 from reporting.predictions import read_predictions, write_predictions
 from reporting.report import write_text
 
@@ -93,6 +93,7 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     for path in sorted((run.folder / PARTS).iterdir()):
         path.unlink()
     (run.folder / PARTS).rmdir()
+    forget(run.folder)
     run.metrics |= attack_figures(joined)
     told = {name: value for name, value in run.metrics.items() if name.startswith("attack/") and "accuracy" in name}
     log.info("attack: %s", "  ".join(f"{name} {value:.4f}" for name, value in told.items() if name.count("/") == 2))
@@ -122,6 +123,13 @@ def asked_for(run: Any) -> tuple[Settings, int]:
     if settings.transfer is not None:
         surrogate(settings.transfer, run.datamodule.spec)
     return settings, min(settings.items, there)
+
+
+def forget(folder: Path) -> None:
+    """Takes the figures of an earlier attack, which may have been another, out of a run's metrics.json."""
+    if found := read_metrics(folder):
+        kept = {name: value for name, value in found.items() if not name.startswith("attack/")}
+        write_text(folder / "metrics.json", json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def fingerprint(network: Classifier, images: np.ndarray, labels: np.ndarray) -> str:
