@@ -89,6 +89,7 @@ def attack_names(network: TwoTowers, device: torch.device, run: Any) -> None:
     `attack/unseen/…` and `attack/distractor/…` in `run.metrics`."""
     classifier = ZeroShot(network.eval())
     for split in splits_of(run):
+        log.info("attack: images of names %s", "never trained on" if split == "unseen" else "trained on")
         part = view(run, split)
         part.folder.mkdir(exist_ok=True)
         run_attacks(classifier, device, part)

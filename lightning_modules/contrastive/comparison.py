@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lightning_modules.classification.robustness.stage import names_of
 from lightning_modules.contrastive.attack import SPLITS, folder_of
+from reporting.folder import read_json
 from reporting.predictions import read_predictions
 from reporting.report import ComparedRun, Section
 
 RESAMPLES = 2000
+BASE = "cross_entropy"  # what the others are compared with, where it is there; else the first
 VOID = 2  # times chance: below it a network names nothing, and its robustness says nothing
 COLUMNS = ("clean, seen", "robust, seen", "clean, unseen", "robust, unseen")
 
 
 class Attacked(NamedTuple):
     """A run under attack: for each item of a split, the seen names' and the unseen ones', is it right when clean, and
-    is it also right under every attack of the ball?"""
+    is it also right under every attack of the ball? And what was attacked with, in words."""
 
     clean: dict[str, np.ndarray]
     robust: dict[str, np.ndarray]
     items: dict[str, np.ndarray]
+    how: str
 
 
 class Interval(NamedTuple):
@@ -33,7 +36,7 @@ class Interval(NamedTuple):
 
 
 def comparison_sections(runs: Sequence[ComparedRun]) -> list[Section]:
-    """The table of the defences, and each one's difference from the first; nothing where nothing was attacked."""
+    """The table of the defences, and each one's difference from one of them; nothing where nothing was attacked."""
     found = {run.name: attacked(run) for run in runs}
     runs = [run for run in runs if found[run.name] is not None]
     if not runs:
@@ -60,7 +63,18 @@ def attacked(run: ComparedRun) -> Attacked | None:
         withstood = [arrays[f"logits_{name}"].argmax(1) == arrays["label"] for name in inside]
         clean[split], robust[split] = right, np.logical_and.reduce([right, *withstood])
         items[split] = arrays["item"]
-    return Attacked(clean, robust, items) if clean else None
+    return Attacked(clean, robust, items, described(read_json(run.folder / "attack.json"))) if clean else None
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """The ball, and the attacks of it with their numbers."""
+    inside = [name for name in settings["attacks"] if name != "cw"]
+    steps = "apgd_steps" if "apgd_ce" in inside else "steps"
+    restarts = "apgd_restarts" if "apgd_ce" in inside else "restarts"
+    return (
+        f"{settings['norm']} ≤ {settings['eps']:.4g}: {', '.join(inside)}, {settings[steps]} steps × "
+        f"{settings[restarts]}"
+    )
 
 
 def defence_table(groups: Mapping[str, Sequence[ComparedRun]], found: Mapping[str, Attacked]) -> str:
@@ -77,14 +91,14 @@ def defence_table(groups: Mapping[str, Sequence[ComparedRun]], found: Mapping[st
         minutes = [run.metrics["seconds/fit"] / 60 for run in runs if "seconds/fit" in run.metrics]
         time = f"{np.mean(minutes):.1f}" if minutes else "—"
         lines.append(f"| {defence} | {len(runs)} | {' | '.join(cells)} | {trained} | {time} |")
-    attack, count = runs[0].config.attack, {split: len(runs) for split, runs in found_items(found).items()}
+    count = {split: len(items) for split, items in found_items(found).items()}
+    how = "; or ".join(dict.fromkeys(found[run.name].how for runs in groups.values() for run in runs))
     said = " and ".join(f"{number:,} images of {'seen' if split == 'test' else 'unseen'} names"
                         for split, number in count.items())  # fmt: skip
     names = len(runs[0].predictions["probabilities"][0])
     text = (
-        f"Robust is an image that is right when clean and under every attack tried in the ball, {attack.norm} ≤ "
-        f"{attack.eps}: {', '.join(attack.attacks)} and PGD on the margin, {attack.steps} steps × {attack.restarts}. "
-        f"Of {said}; chance is {1 / names:.1%}. Trained: parameters of the towers that training moved."
+        f"Robust is an image that is right when clean and under every attack tried in the ball, {how}. Of {said}; "
+        f"chance is {1 / names:.1%}. Trained: parameters of the towers that training moved."
     )
     return "\n".join([text, "", *lines])
 
@@ -94,14 +108,18 @@ def found_items(found: Mapping[str, Attacked]) -> dict[str, np.ndarray]:
 
 
 def difference_table(groups: Mapping[str, Sequence[ComparedRun]], found: Mapping[str, Attacked]) -> str:
-    """Markdown: of each defence but the first the difference, seed by seed and item by item."""
-    (first, ours), *others = groups.items()
+    """Markdown: of each defence its difference from cross-entropy's, or from the first's, seed by seed and item by
+    item."""
+    (first, ours), *others = sorted(groups.items(), key=lambda group: group[0] != BASE)
     lines = [f"| less {first} | images | seeds | difference, robust | 95 % interval | |", "|---|---|---:|---:|---|---|"]
     names = len(ours[0].predictions["probabilities"][0])
     for split in SPLITS:
         for defence, runs in others:
             pairs = paired(runs, ours)
             if not pairs or any(split not in found[run.name].clean for pair in pairs for run in pair):
+                continue
+            if any(found[a.name].how != found[b.name].how for a, b in pairs):
+                lines.append(f"| {defence} | {split} | | | attacked in another way | |")
                 continue
             if any(not np.array_equal(*(found[run.name].items[split] for run in pair)) for pair in pairs):
                 lines.append(f"| {defence} | {split} | | | attacked on other images | |")
@@ -112,6 +130,8 @@ def difference_table(groups: Mapping[str, Sequence[ComparedRun]], found: Mapping
             verdict = "not 0" if interval.low > 0 or interval.high < 0 else ""
             if clean < VOID / names:
                 verdict = f"void: it names {clean:.1%} of the clean images, below {VOID} × chance"
+            if any(a.config.task.module.start != b.config.task.module.start for a, b in pairs):
+                verdict += "; begun from another model" if verdict else "begun from another model"
             which = "seen names" if split == "test" else "unseen names"
             lines.append(
                 f"| {defence} | {which}, {gaps.shape[1]:,} | {len(gaps)} | {interval.mean:+.1%} | "

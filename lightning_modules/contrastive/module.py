@@ -88,7 +88,7 @@ class Contrastive(Task):
         image = self.network.image(images)
         values: dict[str, Tensor | Ratio] = {}
         if split != "train":
-            logits = similarities(image, self.network.names, self.network.scale)
+            logits = self.network.logits(image)
             values["accuracy"] = Ratio((logits.argmax(1) == labels) & (labels >= 0), labels >= 0)
         if split == "val" and self.defended:
             own = self.validate_defence(images, labels)

@@ -32,7 +32,7 @@ class OpenCLIP(TwoTowers):
             download what open_clip calls so, or None: first weights by chance.
         quick_gelu: were they trained with the approximate GELU? Must be said of a file: OpenAI's were, and in the other
             activation they run and are wrong.
-        defence, rank, prompt, prompt_size: see `TwoTowers`; `prompt` pixels alone.
+        defence, rank, prompt, prompt_size, naming: see `TwoTowers`; `prompt` pixels alone.
 
     Raises:
         UsageError: open_clip is not installed, there is no such model, or the weights are not its.
@@ -49,11 +49,12 @@ class OpenCLIP(TwoTowers):
         rank: int = 8,
         prompt: str = "pixels",
         prompt_size: int = 4,
+        naming: str = "embedding",
     ):
         if quick_gelu not in (None, True, False):
             raise UsageError(f"model.quick_gelu is {quick_gelu!r}, but it must be true or false.")
         model, open_clip = made(name, weights, quick_gelu)
-        super().__init__(spec, model.text_projection.shape[1], defence, rank, prompt, prompt_size)
+        super().__init__(spec, model.text_projection.shape[1], defence, rank, prompt, prompt_size, naming)
         self.trained = weights is not None
         if self.captions.shape[0] != 3:
             raise UsageError("model=open_clip takes RGB images: choose data=digit_names, cifar10 or cifar100.")

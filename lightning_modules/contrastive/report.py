@@ -11,6 +11,7 @@ import torch
 from datamodules.captions.words import decode_sentence
 from lightning_modules.classification.figures import save_captioned
 from lightning_modules.classification.report import SPLITS
+from lightning_modules.classification.robustness.sanity import checks, sanity_table
 from lightning_modules.classification.robustness.sections import accuracy_table, attack_sections, strongest_of
 from lightning_modules.classification.robustness.stage import SHOWN
 from lightning_modules.classification.robustness.suite import Settings
@@ -22,6 +23,10 @@ from reporting.predictions import read_predictions
 from reporting.report import Section
 
 FLIPS = 6  # of the attacked images, those that went farthest
+NAMED = {
+    "embedding": "the name whose embedding, the mean of {:.0f} sentences about it, is nearest to the image's",
+    "probabilities": "the name whose {:.0f} sentences are together the likeliest for the image",
+}
 DEFENDED = {
     "none": "no defence",
     "cross_entropy": "the image tower trained on adversarial images with a linear head begun by chance; names by text",
@@ -67,9 +72,9 @@ def figures_table(network: TwoTowers, run: Any) -> str:
     sentences = sum(map(len, network.sentences)) / len(names)
     held_out = len(run.datamodule.held_out)
     text = (
-        f"Zero-shot: the name whose embedding, the mean of {sentences:.0f} sentences about it, is nearest to the "
-        f"image's, among all {len(names)}, of which {held_out} were never trained on. Recall@k: whether one of the k "
-        "nearest sentences, or images, of the split tells the same fact; mean of both directions. "
+        f"Zero-shot: {NAMED[network.naming].format(sentences)}, among all {len(names)}, of which {held_out} were never "
+        "trained on. Recall@k: whether one of the k nearest sentences, or images, of the split tells the same fact; "
+        "mean of both directions. "
         f"Defence: {DEFENDED[network.defence]}."
     )
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
@@ -87,12 +92,13 @@ def class_means(predictions: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def unseen_section(run: Any) -> Section:
-    """The table under attack of images of names never trained on."""
+    """The table under attack of images of names never trained on, and whether it can be believed."""
     folder = folder_of(run.folder, "unseen")
     arrays, settings = read_predictions(folder, "attack.npz"), Settings(**read_json(folder / "attack.json"))
     chance = 1 / arrays["logits"].shape[1]
     said = f"{len(arrays['label']):,} test images of names never trained on, {settings.size}; chance is {chance:.1%}."
-    return Section("Under attack: unseen names", f"{said}\n\n{accuracy_table(arrays, settings)}")
+    tables = [accuracy_table(arrays, settings), sanity_table(checks(arrays, settings.curve))]
+    return Section("Under attack: unseen names", "\n\n".join([said, *tables]))
 
 
 def moved_sections(network: TwoTowers, device: torch.device, run: Any) -> list[Section]:
@@ -142,7 +148,7 @@ def sentences(network: TwoTowers, data: Any, item: int, taken: int) -> tuple[str
     return own, own.replace(name, other)
 
 
-def wrapped(sentence: str, width: int = 24) -> str:
+def wrapped(sentence: str, width: int = 20) -> str:
     """A sentence in lines for a caption."""
     lines, line = [], ""
     for word in sentence.split(" "):

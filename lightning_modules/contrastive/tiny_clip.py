@@ -33,7 +33,7 @@ class TinyCLIP(TwoTowers):
         size: of the shared space.
         filters, depth: of the CNN. patch, width, blocks, heads, mlp: of the vision transformer.
         text_width, text_layers, text_heads: of the text tower.
-        defence, rank, prompt, prompt_size: see `TwoTowers`.
+        defence, rank, prompt, prompt_size, naming: see `TwoTowers`.
 
     Raises:
         UsageError: a size is impossible, or the classes have no names.
@@ -59,8 +59,9 @@ class TinyCLIP(TwoTowers):
         rank: int = 2,
         prompt: str = "pixels",
         prompt_size: int = 4,
+        naming: str = "embedding",
     ):
-        super().__init__(spec, size, defence, rank, prompt, prompt_size)
+        super().__init__(spec, size, defence, rank, prompt, prompt_size, naming)
         if image not in TOWERS:
             raise UsageError(f"model.image is {image}{did_you_mean(str(image), TOWERS)}: choose cnn or vit.")
         require_least(2, size=size)

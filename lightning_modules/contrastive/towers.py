@@ -21,13 +21,15 @@ DEFENCES = ("none", "cross_entropy", "text_head", "tecoa", "lora", "prompt")
 WHOLE = ("cross_entropy", "text_head", "tecoa")  # those that train all of the image tower
 HEADS = ("cross_entropy", "text_head")  # those that train on a linear head instead of the text
 PROMPTS = ("pixels", "tokens")
+NAMINGS = ("embedding", "probabilities")
 MOST = math.log(100)  # of the scale's logarithm
 
 
 class TwoTowers(nn.Module):
     """Images (B, C, H, W) → logits (B, classes): scaled cosines with the embeddings of the classes' names.
 
-    The embedding of a name is the mean over all sentences about it (`sentences`), of length 1 again. A subclass makes
+    The embedding of a name is the mean over all sentences about it (`sentences`), of length 1 again. With `naming`
+    `probabilities` a name's probability is the sum of its sentences', among those of all names. A subclass makes
     its towers, gives their parts to `finish`, and says what they compute: `image_features`, `text_features`, `tokens`,
     `read`.
 
@@ -42,25 +44,31 @@ class TwoTowers(nn.Module):
         rank: of `lora`.
         prompt: of `prompt`: `pixels`, a frame added to the image, or `tokens`, before a vision transformer's blocks.
         prompt_size: the frame's width in pixels, or the number of tokens.
+        naming: one of NAMINGS.
 
     Raises:
         UsageError: the classes have no names, or the defence is impossible.
     """
 
-    def __init__(self, spec: Spec, size: int, defence: str, rank: int, prompt: str, prompt_size: int):
+    def __init__(
+        self, spec: Spec, size: int, defence: str, rank: int, prompt: str, prompt_size: int, naming: str = "embedding"
+    ):
         super().__init__()
         if defence not in DEFENCES:
             near = did_you_mean(str(defence), DEFENCES)
             raise UsageError(f"task.module.defence is {defence}{near}: choose {', '.join(DEFENCES)}.")
         if prompt not in PROMPTS:
             raise UsageError(f"model.prompt is {prompt}{did_you_mean(str(prompt), PROMPTS)}: choose pixels or tokens.")
+        if naming not in NAMINGS:
+            near = did_you_mean(str(naming), NAMINGS)
+            raise UsageError(f"model.naming is {naming}{near}: choose embedding or probabilities.")
         self.spec, self.captions, self.sentences = spec, described(spec), class_sentences(spec)
         self.size, self.defence, self.rank = size, defence, rank
-        self.prompt_kind, self.prompt_size = prompt, prompt_size
+        self.prompt_kind, self.prompt_size, self.naming = prompt, prompt_size, naming
         self.trained = False  # did it begin with the weights of a training elsewhere?
         self.head: nn.Linear | None = None
         self.prompt: nn.Parameter | None = None
-        self._names: Tensor | None = None
+        self._said: tuple[Tensor, Tensor] | None = None
 
     # What a subclass makes and says
 
@@ -122,7 +130,14 @@ class TwoTowers(nn.Module):
         return F.normalize(self.text_features(tokens).float(), dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return similarities(self.image(images), self.names, self.scale)
+        return self.logits(self.image(images))
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Unit vectors of images (B, size) → the logits of the names (B, classes)."""
+        if self.naming == "embedding":
+            return similarities(image, self.names, self.scale)
+        each = similarities(image, self.told, self.scale).split([len(own) for own in self.sentences], 1)
+        return torch.stack([logits.logsumexp(1) for logits in each], 1)
 
     def training_logits(self, images: Tensor) -> Tensor:
         """What a defence is trained on (B, classes): the head's logits where it has one, else `forward`."""
@@ -133,16 +148,25 @@ class TwoTowers(nn.Module):
     @property
     def names(self) -> Tensor:
         """The embedding of each class's name (classes, size), without gradients; computed once for the same weights."""
-        if self._names is None or self._names.device != self.log_scale.device:
-            device = self.log_scale.device
+        return self._read()[0]
+
+    @property
+    def told(self) -> Tensor:
+        """The embeddings of all classes' sentences, one class after another (sentences, size); as `names`."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        device = self.log_scale.device
+        if self._said is None or self._said[0].device != device:
             with exact(), torch.no_grad():
-                means = [self.text(self.tokens(own).to(device)).mean(0) for own in self.sentences]
-                self._names = F.normalize(torch.stack(means), dim=1)
-        return self._names
+                told = [self.text(self.tokens(own).to(device)) for own in self.sentences]
+                means = torch.stack([own.mean(0) for own in told])
+                self._said = F.normalize(means, dim=1), torch.cat(told)
+        return self._said
 
     def forget(self) -> None:
         """The weights are others now: so are the names."""
-        self._names = None
+        self._said = None
 
     def train(self, mode: bool = True) -> TwoTowers:
         """A frozen tower stays in evaluation mode; a text tower that is trained has other names than before."""

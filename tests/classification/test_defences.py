@@ -19,7 +19,12 @@ from lightning_modules.classification.robustness.defences import (
     defended_rows,
     require_fitting,
 )
-from lightning_modules.classification.robustness.sanity import breaks_what_can_be, checks, converged
+from lightning_modules.classification.robustness.sanity import (
+    breaks_what_can_be,
+    checks,
+    converged,
+    falls_at_some_distance,
+)
 from lightning_modules.classification.robustness.suite import Settings
 from lightning_modules.classification.robustness.transfer import surrogate
 from reporting.folder import CONF
@@ -198,6 +203,10 @@ def test_an_attack_that_has_not_converged_or_sees_nothing_is_told():
     assert breaks_what_can_be(np.array([[1.0, 0.1, 24], [0.96, 0.2, 24]])).verdict == "holds"
     for bad in ([0.9, 0.1, 24], [1.0, 0.6, 24], [1.0, 0.0, 0]):
         assert "misses what surely exists" in breaks_what_can_be(np.array([[1.0, 0.1, 24], bad])).verdict
+    near = {"logits": np.eye(2)[[0] * 4], "label": np.zeros(4, int), "tried_cw": np.arange(4) < 3}
+    cw = {said: falls_at_some_distance(near | {"logits_cw": np.eye(2)[taken]}).verdict
+          for said, taken in {"all": [1, 1, 1, 0], "two": [1, 1, 0, 0]}.items()}  # fmt: skip
+    assert cw["all"] == "holds" and "the search for the nearest image fails" in cw["two"]
     flat = {"surfaces": np.zeros((4, 5, 5)), "right_at_all": np.zeros(4, bool), "zero_gradient": np.zeros(4, bool)}
     flat |= {"logits": np.eye(2)[[0] * 4], "logits_pgd": np.eye(2)[[1] * 4], "label": np.zeros(4, int)}
     assert any("the gradient is masked**" in check.verdict for check in checks(flat, []))

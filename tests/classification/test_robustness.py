@@ -11,13 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import train as command
 from datamodules.errors import UsageError
+from lightning_modules.attacks import forward_of
 from lightning_modules.classification.robustness import stage
 from lightning_modules.classification.robustness.adversarial import Adversary, Overfitting
+from lightning_modules.classification.robustness.progress import Progress
 from lightning_modules.classification.robustness.sanity import checks
+from lightning_modules.classification.robustness.soundness import still_right
 from lightning_modules.classification.robustness.stage import attack_figures
+from lightning_modules.classification.robustness.suite import Settings
+from reporting.folder import CONF
 from reporting.load import load_run, read_checkpoint
 from reporting.predictions import read_predictions
 from running.check import check_command
@@ -90,6 +96,45 @@ def test_the_network_is_left_as_it_was(run):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_a_long_batch_says_what_it_does(run, caplog):
+    network = load_run(run).network.eval()
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+    settings = Settings.of(settings_of("standard") | {"attacks": ["fgsm", "cw"], "cw_items": 3, "curve": [1]})
+    labels[:3] = network(16 * images).argmax(1)[:3]
+    labels[3] = (network(16 * images).argmax(1)[3] + 1) % 10
+    progress = Progress(every=0)
+    caplog.set_level("INFO")
+    forward = progress.watched(forward_of(network, 17))
+    rows = stage.attacked(forward, images, labels, range(4), settings, 17, None, progress, "images 1 to 4 of 9")
+    for said in ("attack: fgsm, images 1 to 4 of 9: 4 of at most 4 passes",
+                 "attack: cw, images 1 to 4 of 9: 3 of at most 27,000 passes, ", "attack: PGD at 1 ε, "):  # fmt: skip
+        assert said in caplog.text
+    assert rows["tried_cw"].tolist() == [True] * 3 + [False], "what is wrong already has no distance"
+    assert (rows["logits_cw"][:3].argmax(1) != labels[:3].numpy()).all()
+
+
+def settings_of(choice: str) -> dict:
+    node = OmegaConf.to_container(OmegaConf.load(CONF / f"attack/{choice}.yaml")) | {"seed": 0}
+    return node | {"apgd_steps": 2, "apgd_restarts": 1, "steps": 2}
+
+
+def test_the_curve_is_of_every_loss_that_is_tried():
+    """Logits 1,000 times as large have no gradient of cross-entropy: only the margin's PGD breaks them."""
+    images, labels = torch.rand(6, 1, 8, 8) / 4 + 0.5, torch.zeros(6, dtype=torch.long)
+
+    def forward(x):
+        return 1000 * torch.stack([x.flatten(1).mean(1), torch.full((len(x),), 0.45)], 1)
+
+    found = {}
+    for names in (["pgd"], ["pgd", "pgd_margin"]):
+        settings = Settings.of(settings_of("quick") | {"attacks": names, "steps": 10})
+        right = forward(images).argmax(1) == labels
+        at_eps = [stage.right_at(forward, images, labels, list(range(6)), right, settings, eps) for eps in (0.25, 0.3)]
+        found[len(names)] = [kept.sum().item() for kept in at_eps]
+        assert still_right(forward, images, labels, range(6), right, settings).sum() <= right.sum()
+    assert found[1] == [6, 6] and found[2] == [0, 0]
+
+
 def killed_in_batch(number: int) -> None:
     """train.py, killed in a batch of the stage `attack`."""
     attacked, seen = stage.attacked, []
@@ -114,6 +159,13 @@ def test_a_killed_attack_goes_on_from_whole_batches(run, tmp_path):
     for name, value in whole.items():
         if not name.startswith("right_at"):
             np.testing.assert_array_equal(value, again[name], err_msg=name)
+
+
+def test_figures_of_an_earlier_attack_do_not_stay(tmp_path):
+    stage.forget(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"attack/cw/distance": 0.5, "test/accuracy": 0.9}')
+    stage.forget(tmp_path)
+    assert metrics_of(tmp_path) == {"test/accuracy": 0.9}
 
 
 def test_batches_of_other_settings_are_not_gone_on_with(run, tmp_path):

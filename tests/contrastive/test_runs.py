@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from datamodules.errors import UsageError
-from lightning_modules.contrastive.comparison import bootstrap_both
+from lightning_modules.contrastive.comparison import attacked, bootstrap_both, defence_table, difference_table
 from lightning_modules.contrastive.distractor import distracted, partners
 from reporting.compare import main as compare
+from reporting.compare import read_runs
 from reporting.load import load_run, read_checkpoint
 from reporting.predictions import read_predictions
 from tests.conftest import SMALLEST, real_data, run_here
@@ -72,6 +73,7 @@ def test_the_report_shows_every_part(run):
     for title in ("Names and retrieval", "Images beside names", "Under attack", "Can the attack be believed?",
                   "Under attack: unseen names", "What the attack does to embeddings", "A distractor"):  # fmt: skip
         assert f"## {title}\n" in page, title
+    assert page.count("| Every image has a gradient |") == 2, "of seen and of unseen names"
     assert "among all 60, of which 10 were never trained on" in page and "Defence: no defence." in page
     assert "the network was trained in the ordinary way" in page and "PGD-2 × 1, margin |" in page
     for name in ("similarities", "embeddings", "distractors"):
@@ -145,14 +147,25 @@ def test_a_defence_goes_on_as_it_was(run, tmp_path):
 
 def test_the_comparison_pairs_items_and_seeds(run, defended, tmp_path):
     page = tmp_path / "page.html"
-    compare([str(defended["cross_entropy"]), str(defended["tecoa"]), str(run), "--output", str(page)])
+    compare([str(defended["tecoa"]), str(defended["cross_entropy"]), str(run), "--output", str(page)])
     text = page.read_text()
-    for said in ("<td>cross_entropy</td>", "<td>tecoa</td>", "less cross_entropy", "unseen names, 24"):
+    for said in ("<td>cross_entropy</td>", "<td>tecoa</td>", "less cross_entropy", "unseen names, 24",
+                 "Linf ≤ 0.1: noise, fgsm, pgd, pgd_margin, 2 steps × 1.", "begun from another model"):  # fmt: skip
         assert said in text
     found = [read_predictions(defended[name] / "unseen", "attack.npz") for name in ("tecoa", "cross_entropy")]
     right = [np.logical_and.reduce([arrays[key].argmax(1) == arrays["label"] for key in arrays if "logits" in key])
              for arrays in found]  # fmt: skip
     assert f">{right[0].mean() - right[1].mean():+.1%}<" in text
+
+
+def test_runs_attacked_in_other_ways_are_not_compared(defended):
+    runs = read_runs(list(defended.values()))
+    found = {run.name: attacked(run) for run in runs}
+    groups = {run.config.task.module.defence: [run] for run in runs}
+    assert "attacked in another way" not in difference_table(groups, found)
+    found[runs[0].name] = found[runs[0].name]._replace(how="Linf ≤ 0.05: pgd, 2 steps × 1")
+    assert difference_table(groups, found).count("| attacked in another way |") == 2
+    assert "Linf ≤ 0.05: pgd, 2 steps × 1; or Linf ≤ 0.1: noise" in defence_table(groups, found)
 
 
 def test_the_bootstrap_draws_seeds_and_items():

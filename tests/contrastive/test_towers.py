@@ -98,6 +98,20 @@ def test_a_name_is_the_mean_of_all_its_sentences():
     torch.testing.assert_close(network.names[2], mean / mean.norm())
 
 
+def test_a_name_may_be_as_likely_as_all_its_sentences():
+    mean, network = tiny().eval(), tiny(naming="probabilities").eval()
+    mean.load_state_dict(network.state_dict())
+    images = some_images()
+    with torch.no_grad():
+        told = torch.cat([network.text(network.tokens(own)) for own in network.sentences])
+        each = (network.image(images) @ told.T / 0.07).softmax(1).view(5, 6, 20)
+        torch.testing.assert_close(network(images).softmax(1), each.sum(2))
+        assert not torch.allclose(mean(images).softmax(1), each.sum(2), atol=1e-4)
+    inside = torch.rand(2, 3, 32, 32, requires_grad=True)
+    network(inside)[:, 0].sum().backward()
+    assert inside.grad.abs().sum() > 0
+
+
 def test_names_follow_the_weights():
     network = tiny().eval()
     before = network.names
@@ -280,6 +294,7 @@ def test_another_network_is_no_start():
         ({"defence": "prompt", "prompt": "tokens"}, "needs a vision transformer: choose model.image=vit"),
         ({"defence": "prompt", "prompt_size": 17}, "from 1 to 16 pixels wide in images of 32×32"),
         ({"image": "vit", "defence": "prompt", "prompt": "tokens", "prompt_size": 0}, "from 1 to 1000 tokens"),
+        ({"naming": "embeddings"}, r"model.naming is embeddings \(did you mean 'embedding'\?\)"),
         ({"text_heads": 3}, "model.text_heads=3 does not divide model.text_width=8"),
         ({"size": 1}, "model.size is 1, but it must be 2 or more"),
     ],

@@ -48,6 +48,8 @@ def checks(arrays: Mapping[str, np.ndarray], curve: Sequence[float]) -> list[Che
         found.insert(1, converged(arrays, right))
     if "surfaces" in arrays:
         found.append(rises_along_the_gradient(arrays["surfaces"]))
+    if "logits_cw" in arrays and arrays["tried_cw"].any():
+        found.append(falls_at_some_distance(arrays))
     found.append(gradients_exist(arrays))
     return [*found, breaks_what_can_be(arrays["confidence"])] if "confidence" in arrays else found
 
@@ -113,6 +115,14 @@ def square_adds_little(right: Mapping[str, np.ndarray]) -> Check:
     share = float((before & ~right["square"]).mean())
     verdict = "holds" if share <= SMALL else "**does not hold: the gradient hides something**"
     return Check("Queries alone add little", f"Square alone breaks {share:.1%}", verdict + few(right))
+
+
+def falls_at_some_distance(arrays: Mapping[str, np.ndarray]) -> Check:
+    """However robust a network is, some image is named otherwise: a search without a limit that misses it is broken."""
+    mine = arrays["tried_cw"] & (arrays["logits"].argmax(1) == arrays["label"])
+    share = float((arrays["logits_cw"].argmax(1) != arrays["label"])[mine].mean()) if mine.any() else 1.0
+    verdict = "holds" if share == 1 else "**does not hold: the search for the nearest image fails**"
+    return Check("At some distance every image falls", f"Carlini and Wagner's breaks {share:.1%}", verdict)
 
 
 def gradients_exist(arrays: Mapping[str, np.ndarray]) -> Check:

@@ -20,7 +20,7 @@ from lightning_modules.classification.robustness.pictures import (
 )
 from lightning_modules.classification.robustness.sanity import checks, sanity_table
 from lightning_modules.classification.robustness.stage import SHOWN, attack_figures, names_of
-from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings
+from lightning_modules.classification.robustness.suite import ONE_AFTER_ANOTHER, Settings, pgds
 from reporting.figures import read_curves
 from reporting.folder import read_json
 from reporting.predictions import read_predictions
@@ -73,7 +73,7 @@ def attack_sections(network: Classifier, run: Any) -> list[Section]:
         sizes = [min(most, settings.eps * multiple) for multiple in sorted(settings.curve)]
         shares = [float(arrays[f"right_at_{multiple:g}"].mean()) for multiple in sorted(settings.curve)]
         save_curve(figures / "accuracy_by_eps.png", sizes, shares, 1 / network.spec.classes, settings.norm)
-        text = f"PGD-{settings.steps} from one start."
+        text = f"PGD-{settings.steps} from one start{' for each loss' if len(pgds(settings)) > 1 else ''}."
         sections.append(Section("Accuracy against ε", text, "figures/accuracy_by_eps.png"))
     if "logits_cw" in arrays:
         right = arrays["logits"].argmax(1) == arrays["label"]

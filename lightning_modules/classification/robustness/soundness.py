@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_modules import attacks
 from lightning_modules.attacks.crafting import Forward
-from lightning_modules.classification.robustness.suite import Settings, attack_named
+from lightning_modules.classification.robustness.suite import Settings, attack_named, pgds
 
 SURFACES = 4  # images whose loss surfaces are drawn
 ALTERED = 24  # images around which a network is altered,
@@ -24,21 +24,22 @@ OTHER_STARTS = 7919  # added to the seed
 def still_right(
     forward: Forward, images: Tensor, labels: Tensor, items: Sequence[int], standing: Tensor, settings: Settings
 ) -> Tensor:
-    """Which of those that stand (N,) withstand the main attack with twice the steps, from as many other starts too."""
-    name, found = longest(settings), standing.clone()
+    """Which of those that stand (N,) withstand the longest attacks with twice the steps and as many other starts."""
+    found = standing.clone()
     seed, twice = settings.seed + OTHER_STARTS, {"steps": 2 * settings.steps, "apgd_steps": 2 * settings.apgd_steps}
     step = settings.step if settings.step is None else settings.step / 2
-    if name is not None and standing.any():
-        attack = attack_named(name, replace(settings, seed=seed, step=step, targeted=False, **twice), 0)
-        numbers = torch.tensor(list(items))[standing.cpu()].tolist()
-        moved = attack(forward, images[standing], labels[standing], numbers)
-        found[standing] = ~attacks.succeeded(forward, moved, labels[standing])
+    for name in longest(settings):
+        if found.any():
+            attack = attack_named(name, replace(settings, seed=seed, step=step, targeted=False, **twice), 0)
+            numbers = torch.tensor(list(items))[found.cpu()].tolist()
+            moved = attack(forward, images[found], labels[found], numbers)
+            found[found.clone()] = ~attacks.succeeded(forward, moved, labels[found])
     return found
 
 
-def longest(settings: Settings) -> str | None:
-    """The attack whose convergence is asked about: APGD where it is used, else PGD."""
-    return next((name for name in ("apgd_ce", "pgd") if name in settings.attacks), None)
+def longest(settings: Settings) -> list[str]:
+    """The attacks whose convergence is asked about: APGD where it is used, else PGD on each of its losses."""
+    return ["apgd_ce"] if "apgd_ce" in settings.attacks else pgds(settings)
 
 
 def surfaces(forward: Forward, images: Tensor, labels: Tensor, settings: Settings) -> np.ndarray:

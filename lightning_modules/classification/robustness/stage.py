@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,25 @@ from lightning_modules import attacks
 from lightning_modules.attacks.crafting import Forward
 from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.robustness.defences import defended_figures, defended_rows, require_fitting
+from lightning_modules.classification.robustness.progress import EVERY, Progress
 from lightning_modules.classification.robustness.soundness import ALTERED, SURFACES, confidences, still_right, surfaces
 from lightning_modules.classification.robustness.suite import (
     ONE_AFTER_ANOTHER,
     TRANSFER,
-    Attack,
     Settings,
     all_steps,
     attack_named,
+    passes_at_most,
+    pgds,
 )
 from lightning_modules.classification.robustness.transfer import surrogate
-from reporting.folder import CONF, read_json
+from reporting.folder import CONF, read_json, read_metrics
 from reporting.predictions import read_predictions, write_predictions
 from reporting.report import write_text
 
 log = logging.getLogger(__name__)
 SHOWN = 64  # images whose adversarial forms are kept
 CRAFTED = 512  # images whose PGD forms are kept in full, for trying them on other networks
-EVERY = 30  # seconds between two log lines
 PARTS = "attack_parts"  # folder of the batches that are done
 Arrays = dict[str, np.ndarray]
 
@@ -52,12 +55,13 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     """
     settings, count = asked_for(run)
     images, labels = run.datamodule.splits["test"]
-    forward = attacks.forward_of(network.eval(), network.spec.levels)
+    progress = Progress()
+    forward = progress.watched(attacks.forward_of(network.eval(), network.spec.levels))
     of, other = fingerprint(network, images[:count], labels[:count]), None
     if settings.transfer is not None:
         foreign = surrogate(settings.transfer, network.spec).to(device)
         of += fingerprint(foreign, images[:0], labels[:0])
-        other = attacks.forward_of(foreign, foreign.spec.levels)
+        other = progress.watched(attacks.forward_of(foreign, foreign.spec.levels))
     parts = begun(run.folder / PARTS, settings, of)
     started = said = time.perf_counter()
     first = len(parts)
@@ -68,7 +72,8 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
         rows = slice(start, min(start + settings.batch_size, count))
         batch, classes = on_device(images[rows], labels[rows], network.spec.levels, device)
         items = list(range(start, rows.stop))
-        parts[number] = attacked(forward, batch, classes, items, settings, network.spec.levels, other)
+        where = f"images {start + 1} to {rows.stop} of {count}"
+        parts[number] = attacked(forward, batch, classes, items, settings, network.spec.levels, other, progress, where)
         write_predictions(run.folder / PARTS, parts[number], f"{number:05d}.npz")
         now = time.perf_counter()
         if now - said > EVERY or number + 1 == len(starts):
@@ -78,6 +83,7 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     moved = joined.pop("crafted")
     kept = {"moved": moved, "images": np.array(images[: len(moved)]), "label": joined["label"][: len(moved)]}
     write_predictions(run.folder, kept, "crafted.npz")
+    progress.begins("can it be believed")
     few = min(count, max(SURFACES, ALTERED))
     batch, classes = on_device(images[:few], labels[:few], network.spec.levels, device)
     joined["surfaces"] = surfaces(forward, batch[:SURFACES], classes[:SURFACES], settings)
@@ -87,6 +93,7 @@ def run_attacks(network: Classifier, device: torch.device, run: Any) -> None:
     for path in sorted((run.folder / PARTS).iterdir()):
         path.unlink()
     (run.folder / PARTS).rmdir()
+    forget(run.folder)
     run.metrics |= attack_figures(joined)
     told = {name: value for name, value in run.metrics.items() if name.startswith("attack/") and "accuracy" in name}
     log.info("attack: %s", "  ".join(f"{name} {value:.4f}" for name, value in told.items() if name.count("/") == 2))
@@ -116,6 +123,13 @@ def asked_for(run: Any) -> tuple[Settings, int]:
     if settings.transfer is not None:
         surrogate(settings.transfer, run.datamodule.spec)
     return settings, min(settings.items, there)
+
+
+def forget(folder: Path) -> None:
+    """Takes the figures of an earlier attack, which may have been another, out of a run's metrics.json."""
+    if found := read_metrics(folder):
+        kept = {name: value for name, value in found.items() if not name.startswith("attack/")}
+        write_text(folder / "metrics.json", json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def fingerprint(network: Classifier, images: np.ndarray, labels: np.ndarray) -> str:
@@ -150,18 +164,23 @@ def attacked(
     settings: Settings,
     levels: int,
     other: Forward | None = None,
+    progress: Progress | None = None,
+    where: str = "",
 ) -> Arrays:
     """One batch under every attack: labels, clean logits, and of each attack success, distances, loss and pictures.
 
     Args:
         other: the network of another run, on which images are crafted too.
+        progress: what tells how far each attack is on the images `where`; None: nothing does.
     """
+    progress = progress or Progress(math.inf)
     clean = attacks.judged(forward, images)
     rows: Arrays = {"item": np.array(items), "label": array(labels), "logits": array(clean)}
     right = clean.argmax(1) == labels
     standing = right.clone()
     rows["zero_gradient"] = array(attacks.zero_gradients(forward, images, labels))
-    for name, moved, chosen in adversaries(forward, images, labels, items, settings, right, other):
+    adversarial = adversaries(forward, images, labels, items, settings, right, other, progress, where)
+    for name, moved, chosen in adversarial:
         logits = attacks.judged(forward, moved)
         rows |= {f"logits_{name}": array(logits), **distances(moved - images, name)}
         rows[f"tried_{name}"] = array(chosen)
@@ -174,16 +193,20 @@ def attacked(
         rows[f"images_{name}"] = shown
         if name != "cw":  # which keeps to no ball
             standing &= logits.argmax(1) == labels
+    progress.begins(f"has it converged, {where}")
     rows["right_longer"] = array(still_right(forward, images, labels, items, standing, settings))
     full = all_steps(forward, images, labels, items, settings)
     rows["crafted"] = array(full)[np.array(items) < CRAFTED]
     if settings.defence() is not None:
+        progress.begins(f"{settings.preprocessing}, {where}")
         rows |= defended_rows(forward, images, labels, items, full, settings)
     whole = 1.0 if settings.norm == "Linf" else images[0].numel() ** 0.5  # from one end of the range to the other
     for multiple in settings.curve:
+        progress.begins(f"PGD at {multiple:g} ε, {where}")
         size = min(whole, settings.eps * multiple)
-        rows[f"right_at_{multiple:g}"] = array(right_at(forward, images, labels, items, settings, size))
-    rows["right_at_all"] = array(right_at(forward, images, labels, items, settings, whole))
+        rows[f"right_at_{multiple:g}"] = array(right_at(forward, images, labels, items, right, settings, size))
+    progress.begins(f"PGD in the whole range, {where}")
+    rows["right_at_all"] = array(right_at(forward, images, labels, items, right, settings, whole))
     return rows
 
 
@@ -194,33 +217,42 @@ def adversaries(
     items: list[int],
     settings: Settings,
     right: Tensor,
-    other: Forward | None = None,
+    other: Forward | None,
+    progress: Progress,
+    where: str,
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each attack's images, and which it was given (N,); of those that follow one another the ones still standing."""
+    """Each attack's images, and which it was given (N,): of those that follow one another the ones still standing, of
+    Carlini and Wagner's those right when clean, as what is wrong already has no distance."""
     classes, standing = attacks.judged(forward, images[:1]).shape[1], right.clone()
     for name in settings.attacks:
         attack = attack_named(name, settings, classes)
         moved = images.clone()
         chosen = standing if name in ONE_AFTER_ANOTHER else torch.ones_like(standing)
         if name == "cw":
-            chosen = torch.tensor([item < settings.cw_items for item in items], device=images.device)
+            chosen = right & torch.tensor([item < settings.cw_items for item in items], device=images.device)
         if chosen.any():
             numbers = torch.tensor(items)[chosen.cpu()].tolist()
+            progress.begins(f"{name}, {where}", len(numbers) * passes_at_most(name, settings, classes))
             moved[chosen] = attack(forward, images[chosen], labels[chosen], numbers)
         if name in ONE_AFTER_ANOTHER:
             standing = standing & (attacks.judged(forward, moved).argmax(1) == labels)
         yield name, moved, chosen
     if other is not None:
+        progress.begins(f"{TRANSFER}, {where}")
         yield TRANSFER, all_steps(other, images, labels, items, settings), torch.ones_like(standing)
 
 
 def right_at(
-    forward: Forward, images: Tensor, labels: Tensor, items: list[int], settings: Settings, eps: float
+    forward: Forward, images: Tensor, labels: Tensor, items: list[int], right: Tensor, settings: Settings, eps: float
 ) -> Tensor:
-    """Which images (N,) withstand PGD in a ball of this radius."""
-    from_ = settings.plain | {"eps": eps, "step": None, "restarts": 1, "targeted": False}
-    attack: Attack = attack_named("pgd", Settings(**from_), 0)
-    return ~attacks.succeeded(forward, attack(forward, images, labels, items), labels)
+    """Which of those right when clean (N,) withstand PGD in a ball of this radius, with each loss that is tried."""
+    how, standing = replace(settings, eps=eps, step=None, restarts=1, targeted=False), right.clone()
+    for name in pgds(settings) or ["pgd"]:
+        if standing.any():
+            numbers = torch.tensor(items)[standing.cpu()].tolist()
+            moved = attack_named(name, how, 0)(forward, images[standing], labels[standing], numbers)
+            standing[standing.clone()] = ~attacks.succeeded(forward, moved, labels[standing])
+    return standing
 
 
 def distances(moved: Tensor, name: str) -> Arrays:

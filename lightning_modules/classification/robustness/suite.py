@@ -29,6 +29,7 @@ TRANSFER = "transfer"  # beside those above where a run is named: PGD on its net
 ONE_AFTER_ANOTHER = ("apgd_ce", "apgd_t", "square")  # each on the images that the former left standing
 MOST = {"items": 1_000_000, "batch_size": 100_000, "steps": 100_000, "restarts": 1000, "cw_items": 1_000_000,
         "apgd_steps": 100_000, "apgd_restarts": 1000}  # fmt: skip
+SAMPLES, SEARCHES, CW_STEPS = 10, 9, 1000  # of noise; of Carlini and Wagner's attack, at most so long each
 # The one number that each defence has, and whether it is whole.
 STRENGTHS = {
     "bit_depth": ("bits", int),
@@ -152,6 +153,25 @@ class Settings:
         return f"{TITLES[name]}, {self.queries:,}" if name == "square" else TITLES[name]
 
 
+def passes_at_most(name: str, settings: Settings, classes: int) -> int:
+    """How often at most an attack passes one image through the network, but for a last look or two."""
+    return {
+        "noise": SAMPLES,
+        "fgsm": 1,
+        "pgd": settings.steps * settings.restarts,
+        "pgd_margin": settings.steps * settings.restarts,
+        "cw": SEARCHES * CW_STEPS,
+        "apgd_ce": settings.apgd_steps * settings.apgd_restarts,
+        "apgd_t": settings.apgd_steps * min(9, classes - 1),
+        "square": settings.queries,
+    }[name]
+
+
+def pgds(settings: Settings) -> list[str]:
+    """Those of the attacks that are PGD: on one loss, or on two."""
+    return [name for name in settings.attacks if name in ("pgd", "pgd_margin")]
+
+
 def attack_named(name: str, settings: Settings, classes: int) -> Attack:
     """An attack with these settings, as a function of (forward, images, labels, items)."""
     ball = {"eps": settings.eps, "norm": settings.norm}
@@ -164,13 +184,14 @@ def attack_named(name: str, settings: Settings, classes: int) -> Attack:
             return attacks.fgsm(forward, images, labels, **how, loss=settings.loss)
         drawn = {"seed": settings.seed, "items": items}
         if name == "noise":
-            return attacks.noise(forward, images, labels, **how, **drawn)
+            return attacks.noise(forward, images, labels, **how, **drawn, samples=SAMPLES)
         if name in ("pgd", "pgd_margin"):
             way = {"step": settings.step, "steps": settings.steps, "restarts": settings.restarts}
             loss = "margin" if name == "pgd_margin" else settings.loss
             return attacks.pgd(forward, images, labels, **how, **way, loss=loss, **drawn)
         if name == "cw":
-            return attacks.cw(forward, images, labels, targets=how.get("targets"))
+            way = {"searches": SEARCHES, "steps": CW_STEPS}
+            return attacks.cw(forward, images, labels, **way, targets=how.get("targets"))
         if name == "apgd_ce":
             way = {"steps": settings.apgd_steps, "restarts": settings.apgd_restarts}
             return attacks.apgd(forward, images, labels, **how, **way, **drawn)
