@@ -130,10 +130,11 @@ def vehicles_source(path: Path) -> Source:
     whole = any(own.glob("train-*.parquet"))
     files = find_shards(own, "CIFAR-100", {"train": "train" if whole else "train_balanced_10k", "test": "test"})
     if not files or not (whole or rest):
+        rest_of = path / "cifar100_vehicles"
         raise UsageError(
             f"{TITLE} were not found as train-*.parquet and test-*.parquet in {own}, nor as "
-            f"train_balanced_10k-*.parquet there with train_vehicles_rest*.parquet in {path / 'cifar100_vehicles'}: set paths.data=FOLDER or "
-            "ETUDES_DATA=FOLDER to where they are, or take data=digits, which needs no download."
+            f"train_balanced_10k-*.parquet there with train_vehicles_rest*.parquet in {rest_of}: set "
+            "paths.data=FOLDER or ETUDES_DATA=FOLDER to where they are, or take data=digits, which needs no download."
         )
     if not whole:
         files = {**files, "train": [*files["train"], *rest]}

@@ -168,8 +168,8 @@ def find_file(path: Path) -> Path:
     folders = ", ".join(f"{folder}/" for folder in FOLDERS)
     raise UsageError(
         f"{TITLE[0].upper()}{TITLE[1:]} were not found as {STEM}*.parquet in {folders} of {path}: set "
-        "paths.data=FOLDER or ETUDES_DATA=FOLDER to where they are, or take data=digits_marked, which needs no download and whose marks "
-        "are known."
+        "paths.data=FOLDER or ETUDES_DATA=FOLDER to where they are, or take data=digits_marked, which needs no "
+        "download and whose marks are known."
     )
 
 

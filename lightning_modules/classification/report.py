@@ -16,6 +16,7 @@ from lightning_modules.classification.analysis import (
 from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
 from lightning_modules.classification.network import Classifier, Shown
 from lightning_modules.classification.robustness.sections import attack_sections
+from lightning_modules.classification.transfer.sections import transfer_sections
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
@@ -32,7 +33,16 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
     if (run.folder / "predictions.npz").exists():
         predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
-    return [*sections, *attack_sections(network, run), *network.sections(shown_of(run, shown_images))]
+    own = transfer_sections(network, run)
+    if own and own[0].title.startswith("What the score"):  # which every other figure is to be read by
+        sections, own = [own[0], *sections], own[1:]
+    inside = network.sections(shown_of(run, shown_images)) if has_learned(run) else []
+    return [*sections, *own, *attack_sections(network, run), *inside]
+
+
+def has_learned(run: Any) -> bool:
+    """Are the network's weights of a training? Of random ones the inside shows nothing."""
+    return run.checkpoint_path is not None or run.best_path.exists() or "seconds/fit" in run.metrics
 
 
 def shown_of(run: Any, numbers: list[int]) -> Shown:
