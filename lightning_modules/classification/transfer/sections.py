@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from scipy.special import logit
 
-from datamodules.regions import REGIONS
 from lightning_modules.classification.binary import called
 from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.transfer.pictures import save_curves_of_two, save_grid, save_scores
@@ -24,6 +23,15 @@ from reporting.report import Section
 TITLES = {"probe": "Logistic regression on features", "svm": "Support vectors on features"}
 NAMES = {"network": "network", "probe": "features, logistic", "svm": "features, RBF SVM"}
 KINDS = ("true positives", "false negatives", "false positives", "true negatives")
+SEEN = {
+    "metadata/file": "the file alone: format, mode, size, bytes a pixel",
+    "metadata/size": "width and height alone",
+    "regions/grey": "mean and deviation of grey",
+    "regions/whole": "the whole image",
+    "regions/centre": "the centre alone, 56 % of it",
+    "regions/no_centre": "all but the centre",
+    "regions/border": "the outer 9.4 % alone",
+}
 EACH = 3  # images of each kind
 
 
@@ -54,21 +62,17 @@ def transfer_sections(network: Classifier, run: Any) -> list[Section]:
 def regions_section(run: Any) -> Section:
     """What is seen, and the balanced accuracy that it is enough for."""
     metrics, classes = run.metrics, run.datamodule.spec.classes
-    rows = {"metadata/file": "the file alone: format, mode, size, bytes a pixel", "metadata/size": "width and height alone",
-            "regions/grey": "mean and deviation of grey"}  # fmt: skip
-    told = {"whole": "the whole image", "centre": "the centre alone, 56 % of it", "no_centre": "all but the centre",
-            "border": "the outer 9.4 % alone"}  # fmt: skip
-    rows |= {f"regions/{region}": told[region] for region in REGIONS}
     lines = ["| what is seen | balanced accuracy | 95 % interval | AUC |", "|---|---:|---|---:|"]
-    for name, what in rows.items():
+    for name, what in SEEN.items():
         if f"{name}/balanced_accuracy" in metrics:
             value, low, high = (metrics[f"{name}/balanced_accuracy{end}"] for end in ("", "/low", "/high"))
             area = metrics.get(f"{name}/auc_roc")
             lines.append(f"| {what} | {value:.3f} | {low:.3f} … {high:.3f} | {'' if area is None else f'{area:.3f}'} |")
     said = f"{verdict(metrics, classes)}\n\n" if "regions/whole/balanced_accuracy" in metrics else ""
     text = (
-        f"{said}Five outer folds over all images, no group on both sides; chance is {1 / classes:.3f}. Features of the same "
-        "network and the same probe see each region, what lies outside it is grey. Intervals are of resampled groups.\n\n"
+        f"{said}Five outer folds over all images, no group on both sides; chance is {1 / classes:.3f}. Features of the "
+        "same network and the same probe see each region, what lies outside it is grey. Intervals are of resampled "
+        "groups.\n\n"
     )
     return Section("What the score needs to see", text + "\n".join(lines))
 
@@ -107,8 +111,8 @@ def two_class_sections(network: Classifier, judged: list[Judged], run: Any) -> l
 def two_class_text(judged: list[Judged], run: Any) -> str:
     groups, metrics = run.datamodule.groups("test"), run.metrics
     lines = [
-        "| classifier | AUC | 95 % interval | accuracy | accuracy at threshold | 95 % interval | sensitivity, specificity "
-        "there | Brier |",
+        "| classifier | AUC | 95 % interval | accuracy | accuracy at threshold | 95 % interval | sensitivity, "
+        "specificity there | Brier |",
         "|---|---:|---|---:|---:|---|---|---:|",
     ]
     for own in judged:
@@ -125,10 +129,10 @@ def two_class_text(judged: list[Judged], run: Any) -> str:
     for own in judged:
         get = lambda key, own=own: metrics[f"{own.prefix}/{key}"]  # noqa: E731
         said.append(
-            f"{NAMES[own.name].capitalize()}: area {get('auc_roc_val'):.4f} on validation and {get('auc_roc'):.4f} on test "
-            f"images; at the threshold that gives 90 % specificity on validation images its sensitivity is "
-            f"{get('sensitivity_at_val_specificity_90'):.3f} and its specificity {get('specificity_at_val_specificity_90'):.3f} "
-            f"(read off the test curve, a point nobody could have chosen, the sensitivity is "
+            f"{NAMES[own.name][0].upper()}{NAMES[own.name][1:]}: area {get('auc_roc_val'):.4f} on validation and "
+            f"{get('auc_roc'):.4f} on test images; at the threshold that gives 90 % specificity on validation images its "
+            f"sensitivity is {get('sensitivity_at_val_specificity_90'):.3f} and its specificity "
+            f"{get('specificity_at_val_specificity_90'):.3f} (read off the test curve, a point nobody could have chosen, the sensitivity is "
             f"{get('sensitivity_at_specificity_90'):.3f})."
         )
     said += [compared(judged[0], other, groups) for other in judged[1:]]
@@ -181,8 +185,8 @@ def looked_at(network: Classifier, own: Judged, run: Any) -> list[Section]:
     cams = grad_cam(network, chosen, torch.from_numpy(positive[rows].astype(np.int64)).to(device))
     save_cams(run.folder / "figures" / "grad_cam.png", np.array(images[rows]), cams, captions, network.spec.levels)
     text = (
-        f"Grad-CAM of the class that is named at the threshold ({names[1]} is positive), of the images whose score lies "
-        "farthest from it; each is scaled to its own maximum."
+        f"Grad-CAM of the class that is named at the threshold ({names[1]} is positive), of the images whose score "
+        "lies farthest from it; each is scaled to its own maximum."
     )
     return [Section("Where it looks", text, "figures/grad_cam.png")]
 
