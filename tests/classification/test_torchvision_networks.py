@@ -40,7 +40,7 @@ def test_weights_of_a_file_give_torchvisions_logits(kind, make, tmp_path):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     mean, sd = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
-        torch.testing.assert_close(own(images), theirs((images / 255 - mean) / sd), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(own(images), theirs((images / 255 - mean) / sd), rtol=1e-4, atol=1e-3)
     two = kind(GREY, size=64, weights=str(file))
     two.begin_()  # with other classes the backbone alone
     assert two.frozen_norms and two.head.out_features == 2
@@ -73,5 +73,5 @@ def test_the_courses_network_has_its_size_and_pools_while_the_map_is_large():
     with torch.no_grad():
         maps = network.maps(torch.zeros(1, 1, 28, 28))
     assert [found.shape[2] for found in maps] == [14, 7, 7, 7, 7, 7]
-    with pytest.raises(UsageError, match="model.widths"):
+    with pytest.raises(UsageError, match=r"model.widths"):
         CovidCNN(GREY, widths=[])

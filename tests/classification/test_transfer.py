@@ -438,8 +438,8 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frozen")
     run_here(["task=classification", "model=covid_cnn", "model.widths=[8,16]", "data=digits",
               "trainer.precision=32-true", "stages=[features,probe,svm,report]", "svm.C=[3.0,10.0]",
-              "svm.gamma=[0.25,1.0]", "probe.C=[0.1,1.0]", "svm.folds=3", "svm.outer_folds=3", "probe.folds=3", "probe.nested=false",
-              f"paths.cache={folder / 'cache'}"], folder / "run")  # fmt: skip
+              "svm.gamma=[0.25,1.0]", "probe.C=[0.1,1.0]", "svm.folds=3", "svm.outer_folds=3",
+              "probe.folds=3", "probe.nested=false", f"paths.cache={folder / 'cache'}"], folder / "run")  # fmt: skip
     return folder / "run"
 
 

@@ -94,7 +94,7 @@ def test_folds_share_no_patient_and_hold_every_class():
 
 
 def test_a_patient_in_two_splits_is_refused():
-    with pytest.raises(UsageError, match="1 patients .* in test and in train.*: 7;"):
+    with pytest.raises(UsageError, match=r"1 patients .* in test and in train.*: 7;"):
         require_apart({"train": np.array([1, 7]), "val": np.array([2]), "test": np.array([7])})
     require_apart({"train": None, "test": None})
 
@@ -109,15 +109,15 @@ def test_what_cannot_be_is_said(tmp_path):
     ]:
         with pytest.raises(UsageError, match=said):
             CovidXray("nowhere", "nowhere", **options)
-    with pytest.raises(UsageError, match="covid_xray_224.*data=digits_marked"):
+    with pytest.raises(UsageError, match=r"covid_xray_224.*data=digits_marked"):
         CovidXray(str(tmp_path), str(tmp_path)).prepare_data()
-    with pytest.raises(UsageError, match="train_vehicles_rest.*data=digits"):
+    with pytest.raises(UsageError, match=r"train_vehicles_rest.*data=digits"):
         CIFAR100Vehicles(str(tmp_path), str(tmp_path)).prepare_data()
     (tmp_path / "covid_xray").mkdir()
     (tmp_path / "covid_xray" / "covid_xray_224.parquet").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="damaged or not the COVID-19 X-rays"):
         CovidXray(str(tmp_path), str(tmp_path)).prepare_data()
-    with pytest.raises(UsageError, match="data.mark is 'edge'"):
+    with pytest.raises(UsageError, match=r"data.mark is 'edge'"):
         DigitsMarked(mark="edge")
 
 

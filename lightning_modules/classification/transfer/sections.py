@@ -132,8 +132,8 @@ def two_class_text(judged: list[Judged], run: Any) -> str:
             f"{NAMES[own.name][0].upper()}{NAMES[own.name][1:]}: area {get('auc_roc_val'):.4f} on validation and "
             f"{get('auc_roc'):.4f} on test images; at the threshold of 90 % specificity on validation images its "
             f"sensitivity is {get('sensitivity_at_val_specificity_90'):.3f} and its specificity "
-            f"{get('specificity_at_val_specificity_90'):.3f} (read off the test curve, a point nobody could have chosen, "
-            f"the sensitivity is {get('sensitivity_at_specificity_90'):.3f})."
+            f"{get('specificity_at_val_specificity_90'):.3f} (read off the test curve, a point that nobody could "
+            f"have chosen, the sensitivity is {get('sensitivity_at_specificity_90'):.3f})."
         )
     said += [compared(judged[0], other, groups) for other in judged[1:]]
     return "\n".join(lines) + "\n\n" + " ".join(said)
