@@ -204,6 +204,7 @@ def test_an_untouched_copy_of_the_branch_is_left_out_or_scaled():
         ({"train": "heads"}, r"did you mean 'head'"),
         ({"layers": [16]}, "depths are 0 to 15, head"),
         ({"layers": []}, "list of depths"),
+        ({"layers": 3}, "list of depths"),
     ],
 )
 def test_what_cannot_be_is_said(options, said):

@@ -107,7 +107,7 @@ class Transferred(Classifier):
             UsageError: there is no such depth, or none is named.
         """
         known = self.depths()
-        if isinstance(depths, str) or not len(depths):
+        if not isinstance(depths, (list, tuple)) or not depths:
             raise UsageError(f"{key} is {depths!r}, but it must be a list of depths, such as {key}=[head].")
         for depth in depths:
             if depth not in known:

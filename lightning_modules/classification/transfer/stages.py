@@ -134,11 +134,11 @@ def run_machine(name: str, network: Classifier, run: Any) -> None:
     metrics |= {f"{name}/train/images": len(rows.y), f"{name}/best_inner_accuracy": float(found.scores.mean(1).max())}
     temperature = find_temperature(found.decisions, rows.y) if name == "svm" else 1.0
 
-    test, labels = features["test"], np.asarray(data.splits["test"].labels)
+    test, labels = features["test"].astype(np.float64), np.asarray(data.splits["test"].labels)
     decisions = pipeline.decision_function(test)
     if name == "svm":
         kept = KeptSVM.of(pipeline, temperature)
-        if not np.allclose(kept.decisions(test), decisions, rtol=0, atol=1e-6):
+        if not np.allclose(kept.decisions(test), decisions, rtol=1e-6, atol=1e-6):
             raise RuntimeError("the SVM's own decisions are not scikit-learn's")
         kept.save(run.folder)
         metrics |= {"svm/support_share": float(kept.n_support.sum() / len(rows.y)), "svm/temperature": temperature}
@@ -149,7 +149,7 @@ def run_machine(name: str, network: Classifier, run: Any) -> None:
     if data.positive is not None:
         chosen_on = (rows.y, found.decisions)
         if not with_val:
-            val = pipeline.decision_function(features["val"])
+            val = pipeline.decision_function(features["val"].astype(np.float64))
             chosen_on = (np.asarray(data.splits["val"].labels), val)
             metrics[f"{name}/val/accuracy"] = float((predicted(val) == chosen_on[0]).mean())
         found_binary = two_classes(labels, decisions, shares[:, 1], chosen_on, prior_of(rows.y, machine.class_weight))
