@@ -179,7 +179,7 @@ def looked_at(network: Classifier, own: Judged, run: Any) -> list[Section]:
         mine = np.flatnonzero(mask)
         mine = mine[np.argsort(-np.abs(own.scores[mine] - own.threshold), kind="stable")][:EACH]
         rows += mine.tolist()
-        captions += [f"{kind[:-1]}, image {row}" for row in mine]
+        captions += [f"{kind[:-1]}\nimage {row}" for row in mine]
     device = next(network.parameters()).device
     chosen = torch.from_numpy(np.array(images[rows])).to(device)
     cams = grad_cam(network, chosen, torch.from_numpy(positive[rows].astype(np.int64)).to(device))
