@@ -29,7 +29,8 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
     if "train/accuracy" in run.metrics:
         note = "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout." + note
-    sections = [Section("Accuracy", accuracy_table(run) + note)]
+    table = accuracy_table(run)
+    sections = [Section("Accuracy", table + note)] if table.count("\n") > 1 or note else []
     if (run.folder / "predictions.npz").exists():
         predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
@@ -58,6 +59,9 @@ def accuracy_table(run: Any) -> str:
     for split, name in SPLITS.items():
         if f"{split}/accuracy" in metrics:
             rows.append((f"**{name}**", metrics[f"{split}/accuracy"], metrics[f"{split}/loss"], "this run"))
+    for stage, name in (("probe", "logistic regression on features"), ("svm", "support vectors on features")):
+        if f"{stage}/test/accuracy" in metrics:
+            rows.append((f"**test, {name}**", metrics[f"{stage}/test/accuracy"], None, "this run"))
     if "test/accuracy_tta" in metrics:
         rows.append(("**test, six views averaged**", metrics["test/accuracy_tta"], None, "this run"))
     for entry in run.config.published:
@@ -66,6 +70,8 @@ def accuracy_table(run: Any) -> str:
             accuracy = entry.figures.accuracy_tta if views else entry.figures.accuracy
             name = SPLITS[entry.split] + (", views averaged" if views else "")
             rows.append((name, accuracy, entry.figures.get("loss"), entry.source))
+    if not rows:
+        return "No stage of this run has a test accuracy."
     lines = ["| images | accuracy | cross-entropy, nats | |", "|---|---:|---:|---|"]
     for name, accuracy, loss, source in rows:
         lines.append(f"| {name} | {accuracy:.2%} | {'' if loss is None else f'{loss:.4f}'} | {source} |")

@@ -68,11 +68,13 @@ def regions_section(run: Any) -> Section:
             value, low, high = (metrics[f"{name}/balanced_accuracy{end}"] for end in ("", "/low", "/high"))
             area = metrics.get(f"{name}/auc_roc")
             lines.append(f"| {what} | {value:.3f} | {low:.3f} … {high:.3f} | {'' if area is None else f'{area:.3f}'} |")
-    said = f"{verdict(metrics, classes)}\n\n" if "regions/whole/balanced_accuracy" in metrics else ""
+    said = seen = ""
+    if "regions/whole/balanced_accuracy" in metrics:
+        said = f"{verdict(metrics, classes)}\n\n"
+        seen = "Features of the same network and the same probe see each region, what lies outside it is grey. "
     text = (
-        f"{said}Five outer folds over all images, no group on both sides; chance is {1 / classes:.3f}. Features of the "
-        "same network and the same probe see each region, what lies outside it is grey. Intervals are of resampled "
-        "groups.\n\n"
+        f"{said}Five outer folds over all images, no group on both sides; chance is {1 / classes:.3f}. {seen}Intervals "
+        "are of resampled groups.\n\n"
     )
     return Section("What the score needs to see", text + "\n".join(lines))
 
