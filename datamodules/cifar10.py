@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from datamodules.augment import FlipAndCrop
 from datamodules.cache import cached_arrays
 from datamodules.cifar10_files import CLASS_NAMES, SHAPE, local_source
+from datamodules.classes import chosen_classes, of_names
 from datamodules.held_out import held_out_classes, hold_out
 from datamodules.image import ImageDataModule, Split, cut_validation
 from datamodules.sources import Source, hub_source, read_source
@@ -27,6 +29,7 @@ class CIFAR10(ImageDataModule):
         val_items: validation images, the same ones in every run.
         flip, crop_padding: of training images, see `FlipAndCrop`.
         held_out: so many classes are never trained on: see `hold_out`.
+        classes: some of the ten; None: all.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
@@ -42,24 +45,27 @@ class CIFAR10(ImageDataModule):
         flip: str = "none",
         crop_padding: int = 0,
         held_out: int = 0,
+        classes: Sequence[str] | None = None,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
         self.val_items, self.flip_and_crop = val_items, FlipAndCrop(flip, crop_padding, seed)
-        self.held_out = held_out_classes(held_out, len(CLASS_NAMES))
+        self.classes = chosen_classes(classes, CLASS_NAMES)
+        self.held_out = held_out_classes(held_out, len(self.classes))
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(*SHAPE, levels=256, classes=10, names=tuple(CLASS_NAMES))
+        return ImageSpec(*SHAPE, levels=256, classes=len(self.classes), names=tuple(self.classes))
 
     @property
     def class_names(self) -> list[str]:
-        return list(CLASS_NAMES)
+        return list(self.classes)
 
     def load_splits(self) -> dict[str, Split]:
         source = local_source(self.path) or self._from_hub()
         arrays = cached_arrays(self.cache, "cifar10", source.key, lambda: read_source(source, "CIFAR-10", SHAPE, 10))
-        given, test = (Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+        published = [Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")]
+        given, test = (of_names(split, self.classes, CLASS_NAMES)[0] for split in published)
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return hold_out({"train": train, "val": val, "test": test}, self.held_out)
 

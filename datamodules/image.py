@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import lightning as L
@@ -56,6 +57,17 @@ class ImageDataModule(L.LightningDataModule):
         """What a reader of this data's figures must know; empty when there is nothing."""
         return ""
 
+    @property
+    def positive(self) -> int | None:
+        """Of two classes the one that is looked for, by its number; None: there are more."""
+        return 1 if self.spec.classes == 2 else None
+
+    nested_splits = ("train", "val", "test")  # what is pooled where nested cross-validation judges all of the data
+
+    def groups(self, split: str) -> np.ndarray | None:
+        """Numbers (N,) of what belongs together in a split, say one patient's images; None: nothing does."""
+        return None
+
     def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
         """What a training batch's images (B, C, H, W) become.
 
@@ -77,6 +89,7 @@ class ImageDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         if not self.splits:
             self.splits = self.load_splits()
+            require_apart({split: self.groups(split) for split in self.splits})
 
     def _loader(self, split: str) -> BatchLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -102,6 +115,20 @@ class ImageDataModule(L.LightningDataModule):
         """Where classes are held out, a second loader, `unseen`, of their images."""
         test = self._loader("test")
         return {"": test, "unseen": self._loader("unseen")} if "unseen" in self.splits else test
+
+
+def require_apart(groups: Mapping[str, np.ndarray | None]) -> None:
+    """Raises UsageError when one of the groups, say a patient, has images in two splits."""
+    owner: dict[int, str] = {}
+    for split, numbers in groups.items():
+        own = set() if numbers is None else set(np.asarray(numbers).tolist())
+        if shared := sorted(number for number in own if number in owner):
+            told = ", ".join(map(str, shared[:5]))
+            raise UsageError(
+                f"{len(shared)} patients (or other groups) have images in {split} and in {owner[shared[0]]}, so that "
+                f"figures of one would be of the other: {told}{' …' if len(shared) > 5 else ''}; divide by patient."
+            )
+        owner |= dict.fromkeys(own, split)
 
 
 def divide_anew(given: Split, test: Split, test_share: float | None, split_seed: int) -> tuple[Split, Split]:

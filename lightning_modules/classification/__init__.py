@@ -1,4 +1,4 @@
-"""Image classification: four networks, their training, and what is shown of a run."""
+"""Image classification: networks, their training, and what is shown of a run."""
 
 from lightning_modules.classification.cnn import CNN
 from lightning_modules.classification.lenet5 import LeNet5

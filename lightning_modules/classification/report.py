@@ -16,6 +16,7 @@ from lightning_modules.classification.analysis import (
 from lightning_modules.classification.figures import save_captioned, save_matrix, save_reliability
 from lightning_modules.classification.network import Classifier, Shown
 from lightning_modules.classification.robustness.sections import attack_sections
+from lightning_modules.classification.transfer.sections import transfer_sections
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
@@ -28,11 +29,21 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
     if "train/accuracy" in run.metrics:
         note = "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout." + note
-    sections = [Section("Accuracy", accuracy_table(run) + note)]
+    table = accuracy_table(run)
+    sections = [Section("Accuracy", table + note)] if table.count("\n") > 1 or note else []
     if (run.folder / "predictions.npz").exists():
         predictions = read_predictions(run.folder)
         sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
-    return [*sections, *attack_sections(network, run), *network.sections(shown_of(run, shown_images))]
+    own = transfer_sections(network, run)
+    if own and own[0].title.startswith("What the score"):  # which every other figure is to be read by
+        sections, own = [own[0], *sections], own[1:]
+    inside = network.sections(shown_of(run, shown_images)) if has_learned(run) else []
+    return [*sections, *own, *attack_sections(network, run), *inside]
+
+
+def has_learned(run: Any) -> bool:
+    """Are the network's weights of a training? Of random ones the inside shows nothing."""
+    return run.checkpoint_path is not None or run.best_path.exists() or "seconds/fit" in run.metrics
 
 
 def shown_of(run: Any, numbers: list[int]) -> Shown:
@@ -48,6 +59,9 @@ def accuracy_table(run: Any) -> str:
     for split, name in SPLITS.items():
         if f"{split}/accuracy" in metrics:
             rows.append((f"**{name}**", metrics[f"{split}/accuracy"], metrics[f"{split}/loss"], "this run"))
+    for stage, name in (("probe", "logistic regression on features"), ("svm", "support vectors on features")):
+        if f"{stage}/test/accuracy" in metrics:
+            rows.append((f"**test, {name}**", metrics[f"{stage}/test/accuracy"], None, "this run"))
     if "test/accuracy_tta" in metrics:
         rows.append(("**test, six views averaged**", metrics["test/accuracy_tta"], None, "this run"))
     for entry in run.config.published:
@@ -56,6 +70,8 @@ def accuracy_table(run: Any) -> str:
             accuracy = entry.figures.accuracy_tta if views else entry.figures.accuracy
             name = SPLITS[entry.split] + (", views averaged" if views else "")
             rows.append((name, accuracy, entry.figures.get("loss"), entry.source))
+    if not rows:
+        return "No stage of this run has a test accuracy."
     lines = ["| images | accuracy | cross-entropy, nats | |", "|---|---:|---:|---|"]
     for name, accuracy, loss, source in rows:
         lines.append(f"| {name} | {accuracy:.2%} | {'' if loss is None else f'{loss:.4f}'} | {source} |")

@@ -13,5 +13,8 @@ SMALLEST = Smallest(
         "vit": ["model.width=8", "model.depth=1"],
         "resnet": ["model.width=2", "model.depth=10"],
         "lenet5": ["model.width=0.2"],
+        "efficientnet_lite0": ["model.size=32"],
+        "mobilenet_v2": ["model.size=32"],
+        "covid_cnn": ["model.widths=[2,3]"],
     },
 )

@@ -1,0 +1,92 @@
+"""Pictures of two classes and of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from lightning_modules.classification.binary import called
+from reporting.figures import save
+from reporting.intervals import auc
+
+RESAMPLES = 200  # of a curve's band
+
+
+def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> None:
+    """ROC, and precision and recall, of each classifier's labels, scores and threshold; the first with a band of
+    resampled items. A dot is its own threshold (a probability of ½), a diamond the one from validation images."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for number, (name, (labels, scores, threshold)) in enumerate(judged.items()):
+        false, true, _ = roc_curve(labels, scores)
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        colour = f"C{number}"
+        left.plot(false, true, color=colour, label=f"{auc(labels, scores):.3f}  {name}")
+        right.plot(recall, precision, color=colour, label=name)
+        if number == 0:
+            at, low, high = roc_band(labels, scores)
+            left.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+        for cut, mark in ((0.0, "o"), (threshold, "D")):
+            point = called(labels, scores, cut)
+            left.plot(
+                1 - point.specificity, point.sensitivity, mark, color=colour, markeredgecolor="white", markersize=8
+            )
+    base = next(iter(judged.values()))[0].mean()
+    left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    right.axhline(base, color="grey", linewidth=0.8)
+    right.text(0.01, base, "share of positives", va="bottom", fontsize=8, color="grey")
+    left.set_xlabel("negatives called positive (1 − specificity)")
+    left.set_ylabel("positives found (sensitivity)")
+    right.set_xlabel("positives found (recall)")
+    right.set_ylabel("of what is called positive, right (precision)")
+    right.set_ylim(max(0.0, 2 * base - 1), 1.01)
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    left.legend(loc="lower right", fontsize=9, title="area")
+    save(figure, path)
+
+
+def roc_band(labels: np.ndarray, scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At 101 false-positive rates the 2.5 and 97.5 % quantiles of the true-positive rate over resampled items."""
+    rng, at, curves = np.random.default_rng(seed), np.linspace(0, 1, 101), []
+    while len(curves) < RESAMPLES:
+        rows = rng.integers(0, len(labels), len(labels))
+        if 0 < labels[rows].sum() < len(rows):
+            false, true, _ = roc_curve(labels[rows], scores[rows])
+            curves.append(np.interp(at, false, true))
+    return at, *np.percentile(curves, [2.5, 97.5], axis=0)
+
+
+def save_scores(path: Path, labels: np.ndarray, scores: np.ndarray, threshold: float, names: Sequence[str]) -> None:
+    """The score's distribution over either class, with both thresholds."""
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 50)
+    for side, name, colour in ((~labels, names[0], "tab:blue"), (labels, names[1], "tab:red")):
+        axis.hist(scores[side], edges, color=colour, alpha=0.55, label=f"{name}, {side.sum()} images")
+    axis.axvline(0, color="grey", linestyle=":", label="probability ½")
+    axis.axvline(threshold, color="black", linestyle="--", label="threshold from validation images")
+    axis.set_xlabel(f"score: larger for {names[1]}")
+    axis.set_ylabel("test images")
+    axis.legend(fontsize=8)
+    save(figure, path)
+
+
+def save_grid(path: Path, grid: Mapping[tuple[float, float], float]) -> None:
+    """Mean balanced accuracy in the search's folds over C × gamma."""
+    across, down = sorted({C for C, _ in grid}), sorted({gamma for _, gamma in grid})
+    values = np.array([[grid[C, gamma] for C in across] for gamma in down])
+    figure, axis = plt.subplots(figsize=(1.6 + 0.9 * len(across), 1.4 + 0.7 * len(down)))
+    image = axis.imshow(values, cmap="viridis", aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    for (row, column), value in np.ndenumerate(values):
+        colour = "black" if value > middle else "white"
+        axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=9, color=colour)
+    axis.set_xticks(range(len(across)), [f"{C:g}" for C in across])
+    axis.set_yticks(range(len(down)), [f"{gamma:g}" for gamma in down])
+    axis.set_xlabel("C")
+    axis.set_ylabel("gamma · Σ Var")
+    figure.colorbar(image, ax=axis, label="balanced accuracy, inner folds")
+    save(figure, path)
