@@ -35,8 +35,8 @@ LINKING = {
     "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
 }
 EMBEDDED = {  # data that ship with the packages
-    "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digit_scenes", "digits_m", "digits_one_class", "pydocs",
-    "waves", "doodles", "glyphs",
+    "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digit_scenes", "digits_m", "digits_one_class",
+    "pydocs", "waves", "doodles", "glyphs",
 }  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")
@@ -352,6 +352,8 @@ def kind_of(job: Job) -> tuple:
 
 def runs_here(job: Job) -> bool:
     """In this process, and without data that the packages do not bring; of kept networks those that draw in seconds."""
+    if "images=FOLDER" in job.words:  # the reader's own
+        return False
     if is_kept(job):
         return set(job.config.stages) <= set(job.config.task.without_data) and "mnist" in job.config.ckpt_path
     return job.config.trainer.strategy == "auto" and job.config.choices.data in EMBEDDED
