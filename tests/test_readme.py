@@ -352,6 +352,8 @@ def kind_of(job: Job) -> tuple:
 
 def runs_here(job: Job) -> bool:
     """In this process, and without data that the packages do not bring; of kept networks those that draw in seconds."""
+    if "images=FOLDER" in job.words:  # the reader's own
+        return False
     if is_kept(job):
         return set(job.config.stages) <= set(job.config.task.without_data) and "mnist" in job.config.ckpt_path
     return job.config.trainer.strategy == "auto" and job.config.choices.data in EMBEDDED
