@@ -8,7 +8,7 @@ import sklearn.datasets  # noqa: F401
 import torch.distributed
 import torch.utils.tensorboard  # noqa: F401
 import torchvision  # noqa: F401
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import running.configured
@@ -20,4 +20,4 @@ for file in [file for group in ("task", "task_module", "model", "data") for file
     node = OmegaConf.to_container(OmegaConf.load(file))
     # A task whose models have different modules names none: they are those of conf/task_module.
     if target := node.get("task", {}).get("module", node).get("_target_"):
-        get_class(target)
+        get_object(target)  # a class, or a function that chooses one

@@ -59,6 +59,7 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 
 OTHERS = {"pixelrnn": ["compress"], "char_lm": ["adapt"]}  # stages that run when asked for
+FIGURES_ALONE = ("fit", "test", "bounds", "baselines", "speed", "evaluate")
 FEW = {"pixelrnn": ["task.module.compressed=2"], "char_lm": ["task.module.adapt_lr=[0.1]"]}
 
 
@@ -72,7 +73,7 @@ def test_a_stages_last_line_says_where_its_file_is(task, tmp_path, caplog):
     begins = [lines.index(f"stage {stage}") for stage in stages] + [len(lines)]
     for number, stage in enumerate(stages):
         last = lines[begins[number + 1] - 1]
-        if stage not in ("fit", "test", "bounds"):  # these leave figures alone
+        if stage not in FIGURES_ALONE:
             name, _, path = last.partition(": ")
             assert name == stage and Path(path).is_relative_to(tmp_path) and Path(path).is_file(), last
 
