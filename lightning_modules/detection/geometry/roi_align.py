@@ -86,7 +86,7 @@ def pyramid_align(
 
 
 def sample_points(boxes: Tensor, strides: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """Where each box (K, 5) is read, in its map's pixels, 0 at the first one's centre: x and y (K, samples, samples)."""
+    """Where each box (K, 5) is read, in its map's pixels, 0 the first one's centre: x and y (K, samples, samples)."""
     steps = (torch.arange(samples, device=boxes.device, dtype=boxes.dtype) + 0.5) / samples - 0.5
     cx, cy, w, h, angle = (part[:, None, None] for part in boxes.unbind(1))
     u, v = steps * w, steps[:, None] * h
