@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,21 +13,16 @@ from datamodules.cache import cached_arrays
 from datamodules.captions.batches import CaptionSplit, OneSentence, captioned
 from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, held_out
 from datamodules.captions.words import GRAMMARS, grammar_vocabulary, longest_sentence
-from datamodules.errors import UsageError
 from datamodules.image import ImageDataModule
 from datamodules.loader import ArrayLoader
 from datamodules.scenes.pixels import paint
-from datamodules.scenes.records import SPLITS, Scenes, SceneSettings, make_scenes
+from datamodules.scenes.records import SPLITS, Scenes, make_scenes
+from datamodules.scenes.settings import MOST_ITEMS, UPRIGHT, VERSION, check, is_whole, scene_settings
 from datamodules.spec import CaptionSpec
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what scenes and pixels these settings give; part of the cache's key
 LANGUAGES = ("en",)
-SIDES = 32, 1024  # pixels; between them multiples of 16
-MOST_ITEMS = 100_000
-UPRIGHT = 85  # degrees: turned further, a 6 is a 9
-LARGEST = 0.6  # side of a glyph, a share of the image's
 
 
 class DigitCaptions(ImageDataModule):
@@ -79,24 +72,12 @@ class DigitCaptions(ImageDataModule):
         self.items = dict(zip(SPLITS, (train_items, val_items, test_items, unseen_items), strict=True))
         for name, items in self.items.items():
             check(f"{name}_items", items, is_whole(items, 1, MOST_ITEMS), f"a whole number from 1 to {MOST_ITEMS}")
-        least, most = SIDES
-        sides = f"a multiple of 16 from {least} to {most}"
-        check("side", side, is_whole(side, least, most) and side % 16 == 0, sides)
-        objects, glyph_size = pair("objects", objects), pair("glyph_size", glyph_size)
-        counts = f"two whole numbers from 1 to {MOST}, least and most"
-        check("objects", objects, all(is_whole(n, 1, MOST) for n in objects) and objects == sorted(objects), counts)
-        sizes = all(map(is_number, glyph_size)) and 0 < glyph_size[0] <= glyph_size[1] <= LARGEST
-        check("glyph_size", glyph_size, sizes, f"two numbers above 0 up to {LARGEST}, least and most")
-        upright = f"a number of degrees from 0 to {UPRIGHT}, beyond which a 6 looks like a 9"
-        check("max_angle", max_angle, is_number(max_angle) and 0 <= max_angle <= UPRIGHT, upright)
-        check("stretch", stretch, is_number(stretch) and stretch >= 1, "a number, 1 or more")
-        check("gap", gap, is_number(gap) and gap >= 0, "a number, 0 or more")
-        for name, value in {"scene_seed": scene_seed, "split_seed": split_seed}.items():
-            check(name, value, is_whole(value, 0, 2**32 - 1), f"a whole number from 0 to {2**32 - 1}")
-        self.cache, self.side = Path(str(cache)).expanduser().absolute(), side
-        self.settings = SceneSettings(
-            tuple(objects), tuple(glyph_size), float(max_angle), float(stretch), float(gap), scene_seed, split_seed
+        self.settings = scene_settings(
+            side, objects, glyph_size, max_angle, stretch, gap, scene_seed, split_seed, most_objects=MOST
         )
+        upright = f"a number of degrees from 0 to {UPRIGHT}, beyond which a 6 looks like a 9"
+        check("max_angle", max_angle, max_angle <= UPRIGHT, upright)
+        self.cache, self.side = Path(str(cache)).expanduser().absolute(), side
         self.scenes: dict[str, Scenes] = {}  # of each split, what its images show
 
     @property
@@ -160,28 +141,3 @@ class DigitCaptions(ImageDataModule):
     def test_dataloader(self) -> dict[str, ArrayLoader]:
         """Of scenes as trained on, and of those with a pair that is not."""
         return {"": self._loader("test"), "unseen": self._loader("unseen")}
-
-
-def check(key: str, value: Any, possible: bool, name: str) -> None:
-    """Raises UsageError when a setting is impossible."""
-    if not possible:
-        raise UsageError(f"data.{key} is {value!r}, but it must be {name}.")
-
-
-def is_whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def pair(key: str, values: Any) -> list[Any]:
-    """The two values of a list.
-
-    Raises:
-        UsageError: it is no list of two.
-    """
-    there = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 2
-    check(key, values, there, "a list of two numbers, least and most")
-    return list(values)

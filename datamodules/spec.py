@@ -206,13 +206,54 @@ class SketchSpec:
         raise UsageError(f"This network knows no class '{name}': the nearest it knows are {', '.join(near)}.")
 
 
-Spec = ImageSpec | TextSpec | CaptionSpec | SeriesSpec | SketchSpec
+@dataclass(frozen=True)
+class SceneSpec:
+    """Images as in `ImageSpec`, each with a mask that gives every pixel a class, or with turned boxes around objects.
+
+    Args:
+        classes: how many, and the `names` of each; masks and boxes are numbered alike.
+        ignore: the mask's value of pixels that nobody labelled, which count nowhere; −1: there are none.
+        boxes: the most boxes an image has; 0: masks only.
+        background: is class 0 whatever is no object? Masks have one then.
+    """
+
+    channels: int
+    height: int
+    width: int
+    levels: int
+    classes: int
+    names: tuple[str, ...] = field(repr=False)
+    ignore: int = -1
+    boxes: int = 0
+    background: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))  # Hydra and checkpoints make a list of it
+        if len(self.names) != self.classes:
+            raise ValueError(f"{self.classes} classes have {len(self.names)} names")
+
+    @property
+    def dims(self) -> int:
+        return self.channels * self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def masks(self) -> bool:
+        """Have the images masks? Boxes alone come without a class for what is no object."""
+        return self.background or not self.boxes
+
+
+Spec = ImageSpec | TextSpec | CaptionSpec | SeriesSpec | SketchSpec | SceneSpec
 KINDS: dict[str, type] = {
     "images": ImageSpec,
     "text": TextSpec,
     "captions": CaptionSpec,
     "series": SeriesSpec,
     "sketches": SketchSpec,
+    "scenes": SceneSpec,
 }
 
 
@@ -285,6 +326,48 @@ def require_sketches(spec: Spec, network: str) -> SketchSpec:
     if not isinstance(spec, SketchSpec):
         raise UsageError(
             f"{network} models drawings, but the data is {kind_of(spec)}: choose drawings, e.g. data=doodles."
+        )
+    return spec
+
+
+def require_scenes(spec: Spec, network: str) -> SceneSpec:
+    """`spec` itself when it describes images with masks or boxes.
+
+    Raises:
+        UsageError: it describes something else.
+    """
+    if not isinstance(spec, SceneSpec):
+        raise UsageError(
+            f"{network} models scenes, images with masks or boxes, but the data is {kind_of(spec)}: choose such data, "
+            "e.g. data=digit_scenes."
+        )
+    return spec
+
+
+def require_masks(spec: Spec, network: str) -> SceneSpec:
+    """`spec` itself when it describes images with masks.
+
+    Raises:
+        UsageError: it describes something else, or images that have boxes only.
+    """
+    if not require_scenes(spec, network).masks:
+        raise UsageError(
+            f"{network} learns from masks, but this data has boxes only: choose data with masks, data=camvid or "
+            "data=digit_scenes data.background=true."
+        )
+    return spec
+
+
+def require_boxes(spec: Spec, network: str) -> SceneSpec:
+    """`spec` itself when it describes images with boxes.
+
+    Raises:
+        UsageError: it describes something else, or images that have masks only.
+    """
+    if not require_scenes(spec, network).boxes:
+        raise UsageError(
+            f"{network} learns from boxes, but this data has masks only: choose data with boxes, e.g. "
+            "data=digit_scenes."
         )
     return spec
 

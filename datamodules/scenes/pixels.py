@@ -8,29 +8,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.scenes.records import COLOURS, Scenes
-from datamodules.scenes.sources import load_sources
+from datamodules.scenes.sources import INK, load_sources
 
-CHUNK = 128  # scenes painted at once: their pixels stay in the processor's cache
+CHUNK = 16  # scenes painted at once: their pixels stay in the processor's cache
 
 
 def paint(scenes: Scenes, side: int) -> np.ndarray:
     """Images uint8 (N, 3, side, side). Each is the same alone and among others."""
+    return paint_and_tell(scenes, side)[0]
+
+
+def paint_and_tell(scenes: Scenes, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images as `paint` makes them, and which digit each pixel shows: 0 for none, else its place in the scene + 1,
+    uint8 (N, side, side)."""
     images = np.empty((len(scenes.count), 3, side, side), np.uint8)
+    instances = np.empty((len(images), side, side), np.uint8)
     for first in range(0, len(images), CHUNK):
         rows = slice(first, first + CHUNK)
-        images[rows] = paint_chunk(scenes.part(rows), side)
-    return images
+        images[rows], instances[rows] = paint_chunk(scenes.part(rows), side)
+    return images, instances
 
 
-def paint_chunk(scenes: Scenes, side: int) -> np.ndarray:
+def paint_chunk(scenes: Scenes, side: int) -> tuple[np.ndarray, np.ndarray]:
     images = backgrounds(scenes, side)
+    instances = np.zeros((len(images), side, side), np.uint8)
     palette = torch.tensor(COLOURS, dtype=torch.float32)[:, :, None, None]
     for place in range(scenes.digit.shape[1]):
         rows = np.flatnonzero(scenes.count > place)
-        share = opacity(surfaces(scenes, rows, place, side))[:, None]
+        if not len(rows):
+            break
+        surface = surfaces(scenes, rows, place, side)
+        share = opacity(surface)[:, None]
         colour = palette[torch.from_numpy(scenes.colour[rows, place])]
         images[rows] = images[rows] * (1 - share) + colour * share
-    return images.round().clamp(0, 255).to(torch.uint8).numpy()
+        instances[rows] = np.where((surface > INK).numpy(), np.uint8(place + 1), instances[rows])
+    return images.round().clamp(0, 255).to(torch.uint8).numpy(), instances
 
 
 def backgrounds(scenes: Scenes, side: int) -> Tensor:

@@ -1,0 +1,59 @@
+"""What data of scenes shares: splits with masks or boxes, through the one loader, moved together in training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from datamodules.image import ImageDataModule
+from datamodules.loader import ArrayLoader, Arrays
+from datamodules.scenes.augment import SceneAugment
+from datamodules.scenes.batches import AsScenes, SceneSplit
+from datamodules.spec import SceneSpec
+
+
+class SceneDataModule(ImageDataModule):
+    """Splits `train`, `val` and `test` of `SceneSplit`s; its loaders give `SceneBatch`es.
+
+    `scene_augment` is what moves a training batch, None for nothing. Others: see `ImageDataModule`.
+    """
+
+    splits: dict[str, SceneSplit]
+    scene_augment: SceneAugment | None = None
+
+    @property
+    @abstractmethod
+    def spec(self) -> SceneSpec:
+        """What the scenes are."""
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.spec.names)
+
+    def _loader(self, split: str) -> ArrayLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        training, held = split == "train", self.splits[split].held
+        names = tuple(held)
+
+        def augment(arrays: Arrays, *drawn: object) -> Arrays:
+            batch = SceneSplit(**dict(zip(names, arrays, strict=True)))
+            return tuple(self.scene_augment(batch, *drawn).held.values())
+
+        return ArrayLoader(
+            tuple(held.values()),
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            seed=self.seed if training else None,
+            rank=rank,
+            world=world,
+            even=training,
+            augment=augment if training and self.scene_augment else None,
+            collate=AsScenes(names),
+        )
+
+    def pixels_of(self, split: str) -> np.ndarray:
+        """How many pixels of a split's masks each class has, `ignore` left out: int64 (classes,)."""
+        counts = np.zeros(256, np.int64)
+        for mask in self.splits[split].masks:
+            counts += np.bincount(mask.ravel(), minlength=256)
+        return counts[: self.spec.classes]
