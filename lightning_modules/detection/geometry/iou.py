@@ -103,13 +103,19 @@ def quadrilateral_iou(boxes: Tensor, quadrilaterals: Tensor) -> Tensor:
     """
     check_boxes(boxes)
     count = len(boxes), len(quadrilaterals)
-    chosen, points = boxes.repeat_interleave(count[1], 0), quadrilaterals.repeat(count[0], 1, 1)
-    cos, sin = chosen[:, 4, None].cos(), chosen[:, 4, None].sin()
-    dx, dy = (points - chosen[:, None, :2]).unbind(-1)
+    return pair_quadrilateral_iou(boxes.repeat_interleave(count[1], 0), quadrilaterals.repeat(count[0], 1, 1)).view(
+        count
+    )
+
+
+def pair_quadrilateral_iou(boxes: Tensor, points: Tensor) -> Tensor:
+    """Intersection over union of boxes (P, 5) with convex quadrilaterals (P, 4, 2), pair by pair."""
+    cos, sin = boxes[:, 4, None].cos(), boxes[:, 4, None].sin()
+    dx, dy = (points - boxes[:, None, :2]).unbind(-1)
     moved = torch.stack([dx * cos + dy * sin, dy * cos - dx * sin], -1)
-    shared = polygon_in_box(moved, chosen[:, 2] / 2, chosen[:, 3] / 2)
-    union = chosen[:, 2] * chosen[:, 3] + polygon_areas(points) - shared
-    return torch.where(union > 0, shared / torch.where(union > 0, union, 1), 0).view(count)
+    shared = polygon_in_box(moved, boxes[:, 2] / 2, boxes[:, 3] / 2)
+    union = boxes[:, 2] * boxes[:, 3] + polygon_areas(points) - shared
+    return torch.where(union > 0, shared / torch.where(union > 0, union, 1), 0)
 
 
 def polygon_areas(points: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+"""The task: objects found in images, each with its class and the rotated box it lies in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UsageError
+from datamodules.scenes.batches import SceneBatch
+from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
+from lightning_modules.detection.average_precision import judge, summary
+from lightning_modules.detection.geometry.iou import rotated_iou
+from lightning_modules.detection.networks.detector import Detector
+from lightning_modules.detection.networks.rpn import Objects
+from lightning_modules.detection.report import report_sections
+from lightning_modules.gathering import Rows
+from reporting.report import Section
+
+log = logging.getLogger(__name__)
+PROPOSALS = (10, 50, 100)  # so many of an image's best, whose recall is measured
+SHOWN = 50  # proposals kept of each test image
+
+
+class Detection(Task):
+    """The sum of four losses: the proposal network's and the head's, of classes and of boxes.
+
+    Logs in training `train/loss` and its parts `rpn_class`, `rpn_box`, `head_class` and `head_box`; of validation and
+    test what `average_precision.summary` gives, and `rpn_recall_50`, the share of objects that one of an image's best
+    50 proposals meets with IoU 0.5 or more (10 and 100 too). Difficult objects are no one's fault.
+
+    For each image tested are kept its `detections` (D, 7): cx, cy, w, h, θ, score, class, its `truths` (T, 7): cx, cy,
+    w, h, θ, class, difficult, and its best `proposals` (P, 5).
+
+    Args:
+        network: a `Detector`.
+        optimizer: parameters → optimizer.
+        scheduler: (optimizer, total_steps=…) → a learning-rate schedule stepped after every batch.
+    """
+
+    bar = ("loss", "ap50")
+
+    def __init__(self, network: Detector, optimizer: MakeOptimizer, scheduler: MakeScheduler):
+        super().__init__(network, optimizer, scheduler)
+
+    def measure(self, batch: SceneBatch, split: str) -> Measured:
+        objects = objects_of(batch)
+        if split == "train":
+            parts = self.network.losses(batch.images, objects)
+            losses = sum(parts.values())
+            return Measured(losses.mean(), {"loss": losses, **parts})
+        detections, proposals = self.network.detect(batch.images)
+        values = proposal_recalls(proposals, objects)
+        rows: dict[str, Rows] = {"detections": detections, "truths": [as_rows(found) for found in objects]}
+        if split.startswith("test"):
+            rows["proposals"] = [own[:SHOWN] for own in proposals]
+        return Measured(batch.images.new_zeros((), dtype=torch.float32), values, rows)
+
+    def figures(self, split: str, means: Mapping[str, Tensor], rows: Mapping[str, Rows]) -> dict[str, Any]:
+        if split == "train":
+            return {}
+        detections, truths = ([row.numpy() for row in rows[name]] for name in ("detections", "truths"))
+        found = summary(judge(detections, truths), self.network.spec.names)
+        return {"ap50": 0.0, "ap75": 0.0, "map": 0.0, "ap50_11pt": 0.0, **found}
+
+    def check_stages(self, run: Any) -> None:
+        spec, own = getattr(run.datamodule, "spec", None), self.network.spec
+        if spec is not None and spec.names != own.names:
+            raise UsageError(
+                f"This network was trained on the classes {', '.join(own.names)}, but the data has "
+                f"{', '.join(spec.names)}: choose the data that it was trained on."
+            )
+
+    def report(self, run: Any) -> list[Section]:
+        return report_sections(run)
+
+
+def objects_of(batch: SceneBatch) -> list[Objects]:
+    """Of each image its objects, without the padding behind `counts`."""
+    return [
+        Objects(boxes[:count], classes[:count], difficult[:count])
+        for boxes, classes, difficult, count in zip(
+            batch.boxes, batch.classes, batch.difficult, batch.counts.tolist(), strict=True
+        )
+    ]
+
+
+def as_rows(found: Objects) -> Tensor:
+    """An image's objects (T, 7): cx, cy, w, h, θ, class, difficult."""
+    parts = [found.boxes, found.classes[:, None].to(found.boxes), found.difficult[:, None].to(found.boxes)]
+    return torch.cat(parts, 1)
+
+
+def proposal_recalls(proposals: Sequence[Tensor], objects: Sequence[Objects]) -> dict[str, Ratio]:
+    """How many objects that are not difficult one of the best so many proposals meets, and how many there are."""
+    met: dict[int, list[Tensor]] = {count: [] for count in PROPOSALS}
+    for own, found in zip(proposals, objects, strict=True):
+        iou = rotated_iou(found.boxes[~found.difficult].float(), own.float())
+        for count in PROPOSALS:
+            hits = (iou[:, :count] >= 0.5).any(1) if iou.shape[1] else iou.new_zeros(len(iou), dtype=torch.bool)
+            met[count].append(hits.sum())
+    below = torch.stack([(~found.difficult).sum() for found in objects])
+    return {f"rpn_recall_{count}": Ratio(torch.stack(hits), below) for count, hits in met.items()}
