@@ -1,9 +1,9 @@
 """Objects found in images, each in a rotated box: Oriented R-CNN, and the geometry it stands on."""
 
+from lightning_modules.detection.detector import Detector
 from lightning_modules.detection.geometry.iou import quadrilateral_iou, rotated_iou
 from lightning_modules.detection.geometry.nms import rotated_nms
 from lightning_modules.detection.geometry.roi_align import roi_align_rotated
 from lightning_modules.detection.module import Detection
-from lightning_modules.detection.networks.detector import Detector
 
 __all__ = ["Detection", "Detector", "quadrilateral_iou", "roi_align_rotated", "rotated_iou", "rotated_nms"]

@@ -13,8 +13,8 @@ from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
 from lightning_modules.detection.average_precision import judge, summary
+from lightning_modules.detection.detector import Detector
 from lightning_modules.detection.geometry.iou import rotated_iou
-from lightning_modules.detection.networks.detector import Detector
 from lightning_modules.detection.networks.rpn import Objects
 from lightning_modules.detection.report import report_sections
 from lightning_modules.gathering import Rows
