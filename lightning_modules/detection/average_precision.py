@@ -166,16 +166,20 @@ def angle_errors(judged: Judged, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
 KINDS = ("right", "poor box", "wrong class", "duplicate", "background", "missed")
 
 
-def errors(judged: Judged, score: float, threshold: float = 0.5) -> dict[str, int]:
-    """How many detections from `score` on are right, or wrong and how; and how many objects none of them found.
+def best_of(detections: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of each image the best detections, as many as it has objects."""
+    return [found[: len(own)] for found, own in zip(detections, truths, strict=True)]
+
+
+def errors(judged: Judged, threshold: float = 0.5) -> dict[str, int]:
+    """How many detections are right, or wrong and how; and how many objects none of them found.
 
     Poor box: IoU from 0.1 to `threshold` with an object of its class. Wrong class: `threshold` or more with another's.
     """
-    kept = judged.scores >= score
     found = verdicts(judged, threshold)
-    true, false = kept & (found == TRUE), kept & (found == FALSE)
+    true, false = found == TRUE, found == FALSE
     wrong = false & (judged.any_iou >= threshold)
     poor = false & ~wrong & (judged.iou >= 0.1)
-    counts = [true, poor, wrong, kept & (found == DUPLICATE), false & ~wrong & ~poor]
+    counts = [true, poor, wrong, found == DUPLICATE, false & ~wrong & ~poor]
     numbers = [int(part.sum()) for part in counts]
     return dict(zip(KINDS, [*numbers, int((~judged.difficult).sum()) - numbers[0]], strict=True))

@@ -41,9 +41,9 @@ def save_overlays(
     levels: int,
     names: Sequence[str],
     rows: Mapping[str, Sequence[np.ndarray]],
-    score: float,
 ) -> None:
-    """Images (N, C, H, W), a column each: with their truth, their best proposals, and what was found from `score` on.
+    """Images (N, C, H, W), a column each: with their truth, their best proposals, and with what was found,
+    of which the best are shown, as many as there are objects.
 
     Args:
         rows: `truths` (T, 7), `proposals` (P, 5) and `detections` (D, 7) of each image, see `Detection`.
@@ -51,7 +51,7 @@ def save_overlays(
     figure, axes = plt.subplots(3, len(images), figsize=(2.3 * len(images), 7.2), squeeze=False)
     for column, image in enumerate(images):
         truths, found = rows["truths"][column], rows["detections"][column]
-        found = found[found[:, 5] >= score]
+        found = found[: len(truths)]
         right = verdicts(judge([found], [truths]), 0.5) == TRUE
         for axis in axes[:, column]:
             picture = np.broadcast_to(image.transpose(1, 2, 0) / (levels - 1), (*image.shape[1:], 3))
@@ -82,7 +82,7 @@ def save_precision(path: Path, judged: Judged, names: Sequence[str]) -> None:
     points = pooled(judged, 0.5)
     left.plot(points.recall, points.precision, color="black", linewidth=2, label="all")
     left.set(xlabel="recall at IoU 0.5", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-    left.legend(fontsize=7, ncols=2, loc="lower left")
+    left.legend(fontsize=7, ncols=2, loc="best")
     means = [np.mean([both[0] for both in class_figures(judged, t).values()] or [0]) for t in THRESHOLDS]
     right.plot(THRESHOLDS, means, marker="o")
     right.set(xlabel="IoU that is asked for", ylabel="mean average precision", ylim=(0, 1.02))

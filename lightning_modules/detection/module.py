@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
 from lightning_modules.detection.average_precision import judge, summary
 from lightning_modules.detection.detector import Detector
+from lightning_modules.detection.files import detect_folder, evaluate_folders, folder_named
 from lightning_modules.detection.geometry.iou import rotated_iou
 from lightning_modules.detection.networks.rpn import Objects
 from lightning_modules.detection.report import report_sections
@@ -23,6 +25,7 @@ from reporting.report import Section
 log = logging.getLogger(__name__)
 PROPOSALS = (10, 50, 100)  # so many of an image's best, whose recall is measured
 SHOWN = 50  # proposals kept of each test image
+SPEED_IMAGES, WARM, TIMED = 100, 20, 200  # images timed one at a time, over and over, after so many to warm up
 
 
 class Detection(Task):
@@ -67,12 +70,30 @@ class Detection(Task):
         return {"ap50": 0.0, "ap75": 0.0, "map": 0.0, "ap50_11pt": 0.0, **found}
 
     def check_stages(self, run: Any) -> None:
-        spec, own = getattr(run.datamodule, "spec", None), self.network.spec
-        if spec is not None and spec.names != own.names:
-            raise UsageError(
-                f"This network was trained on the classes {', '.join(own.names)}, but the data has "
-                f"{', '.join(spec.names)}: choose the data that it was trained on."
-            )
+        if "detect" in run.config.stages:
+            folder_named(run, "images", "images=my_pictures")
+        if "evaluate" in run.config.stages:
+            folder_named(run, "truths", "truths=labelTxt")
+            folder_named(run, "found", "found=detections")
+
+    def stage_detect(self, run: Any) -> None:
+        """Objects in a folder of pictures, as files: see `detect_folder`."""
+        detect_folder(self.network, self.device, run)
+
+    def stage_evaluate(self, run: Any) -> None:
+        """Two folders in DOTA's form compared: see `evaluate_folders`."""
+        run.metrics |= {f"evaluate/{name}": value for name, value in evaluate_folders(run).items()}
+
+    @torch.no_grad()
+    def stage_speed(self, run: Any) -> None:
+        """Milliseconds an image takes from pixels to boxes, one at a time: `speed/…`."""
+        images = torch.from_numpy(run.datamodule.splits["test"].images[:SPEED_IMAGES].copy()).to(self.device)
+        network = self.network.eval()
+        times = [seconds_of(network, images[place % len(images)][None]) for place in range(WARM + TIMED)][WARM:]
+        found = {f"latency_p{share}_ms": 1000 * float(np.percentile(times, share)) for share in (50, 95, 99)}
+        found |= {"fps": 1000 / found["latency_p50_ms"]}
+        run.metrics |= {f"speed/{name}": round(value, 3) for name, value in found.items()}
+        log.info("speed: %s", "  ".join(f"{name} {value:.1f}" for name, value in found.items()))
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(run)
@@ -86,6 +107,13 @@ def objects_of(batch: SceneBatch) -> list[Objects]:
             batch.boxes, batch.classes, batch.difficult, batch.counts.tolist(), strict=True
         )
     ]
+
+
+def seconds_of(network: Detector, image: Tensor) -> float:
+    """Wall clock of the detections in one image; copying them to the CPU waits for a GPU's work."""
+    started = time.perf_counter()
+    network.detect(image)[0][0].cpu()
+    return time.perf_counter() - started
 
 
 def as_rows(found: Objects) -> Tensor:

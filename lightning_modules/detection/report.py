@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.detection.average_precision import Judged, class_figures, errors, judge
+from lightning_modules.detection.average_precision import Judged, best_of, class_figures, errors, judge
 from lightning_modules.detection.figures import save_angles, save_overlays, save_precision
 from lightning_modules.detection.oracles import outer_answers, shrunk_answers
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
-SCORE = 0.5  # what a picture shows, and what errors are counted, from this score on
 IMAGES = 6
 ROWS = {
     "ap50": "AP50, area under the curve",
@@ -44,7 +43,7 @@ def report_sections(run: Any) -> list[Section]:
         sections.append(Section("Precision and recall", text, "figures/precision.png"))
         save_angles(run.folder / "figures" / "angles.png", judged)
         sections.append(Section("Angles", "Of true detections at IoU 0.5.", "figures/angles.png"))
-        sections.append(error_section(judged))
+        sections.append(error_section(judge(best_of(rows["detections"], rows["truths"]), rows["truths"])))
     return sections
 
 
@@ -71,10 +70,10 @@ def figures_section(run: Any, truths: list[np.ndarray]) -> Section:
 def overlay_section(run: Any, rows: dict[str, Any], names: tuple[str, ...]) -> Section:
     images = run.datamodule.splits["test"].images[:IMAGES]
     path = run.folder / "figures" / "boxes.png"
-    save_overlays(path, images, run.datamodule.spec.levels, names, rows, SCORE)
+    save_overlays(path, images, run.datamodule.spec.levels, names, rows)
     text = (
-        f"The first {len(images)} test images: the true boxes (white), the 20 best proposals (yellow), and what was "
-        f"found with a score of {SCORE} or more, with its class and score: green where right at IoU 0.5, red where not."
+        f"The first {len(images)} test images: the true boxes (white), the 20 best proposals (yellow), and the best "
+        "detections, as many as there are objects, with class and score: green where right at IoU 0.5, red where not."
     )
     return Section("Images", text, "figures/boxes.png")
 
@@ -89,10 +88,10 @@ def class_table(judged: Judged, names: tuple[str, ...]) -> str:
 
 
 def error_section(judged: Judged) -> Section:
-    lines = [f"| detections with a score of {SCORE} or more | count |", "|---|---:|"]
-    lines += [f"| {name} | {count:,} |" for name, count in errors(judged, SCORE).items()]
+    lines = ["| of each image the best detections, as many as it has objects | count |", "|---|---:|"]
+    lines += [f"| {name} | {count:,} |" for name, count in errors(judged).items()]
     text = (
         "\n\nRight: IoU 0.5 or more with an object of its class, and the first to find it. Poor box: IoU 0.1 to 0.5. "
-        "Missed: objects that no such detection found."
+        "Missed: objects that none of these found."
     )
     return Section("Kinds of error", "\n".join(lines) + text)

@@ -14,6 +14,7 @@ from lightning_modules.detection.average_precision import (
     TRUE,
     angle_errors,
     area,
+    best_of,
     class_figures,
     curve,
     errors,
@@ -51,15 +52,15 @@ def test_a_hand_made_example():
     points = curve(verdicts(judged, 0.5), 3)
     assert area(points) == pytest.approx(2 / 3) and points.precision[-1] == 0.5
     assert class_figures(judged, 0.5)[0][1] == pytest.approx(7 / 11)  # recalls 0 … 0.6
-    assert errors(judged, 0.5) == {
+    assert errors(judged) == {
         "right": 2, "poor box": 0, "wrong class": 0, "duplicate": 1, "background": 1, "missed": 1,
     }  # fmt: skip
-    assert errors(judged, 0.85)["missed"] == 2
+    assert errors(judge(best_of([detections[0][:, :]], [truths[0][:1]]), truths))["missed"] == 2
 
 
 def test_a_detection_of_another_class_is_no_match():
     judged = judge([np.array([row(10, 0.9, 1)])], [np.array([row(10, 0, 0)])])
-    assert verdicts(judged, 0.5).tolist() == [FALSE] and errors(judged, 0.5)["wrong class"] == 1
+    assert verdicts(judged, 0.5).tolist() == [FALSE] and errors(judged)["wrong class"] == 1
     assert class_figures(judged, 0.5) == {0: (0.0, 0.0)}  # class 1 has no object
 
 
