@@ -36,7 +36,7 @@ LINKING = {
 }
 EMBEDDED = {  # data that ship with the packages
     "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digits_m", "digits_one_class", "pydocs",
-    "waves", "doodles", "glyphs",
+    "waves", "doodles", "glyphs", "digit_boxes",
 }  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")

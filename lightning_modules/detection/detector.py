@@ -8,20 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import UsageError
 from datamodules.spec import Spec, require_boxes
 from lightning_modules.detection.geometry.boxes import outer_boxes, upright_as_rotated
 from lightning_modules.detection.geometry.roi_align import pyramid_align
 from lightning_modules.detection.networks.anchors import anchors_of
+from lightning_modules.detection.networks.checks import (
+    ABOVE,
+    COUNTS,
+    KINDS,
+    LEVELS,
+    SHARES,
+    WIDTHS,
+    check_choices,
+    check_numbers,
+    check_parts,
+)
 from lightning_modules.detection.networks.head import BoxHead, RoISettings, answers, choose, head_losses
 from lightning_modules.detection.networks.pyramid import Pyramid, ResNet50, SmallBackbone, scaled
 from lightning_modules.detection.networks.rpn import Objects, RPNHead, RPNSettings, propose, rpn_losses
-
-KINDS = {  # offsets of the RPN and of the head
-    "oriented": (6, 5),
-    "upright_proposals": (4, 5),
-    "upright": (4, 4),
-}
 
 
 class Detector(nn.Module):
@@ -74,11 +78,18 @@ class Detector(nn.Module):
     ):
         super().__init__()
         self.spec = require_boxes(spec, "The detector")
-        check_settings(kind, backbone, widths, levels, ratios, nms, score_min)
+        check_choices(kind, backbone, widths, ratios)
+        check_numbers("model", {"nms": nms, "score_min": score_min}, SHARES)
+        check_numbers("model", {"stem": stem, "channels": channels, "hidden": hidden}, WIDTHS)
+        check_numbers("model", {"most": most}, COUNTS)
+        check_numbers("model", {"levels": levels}, LEVELS)
+        check_numbers("model", {"anchor_scale": anchor_scale}, ABOVE)
+        rpn, roi = RPNSettings(**(rpn or {})), RoISettings(**(roi or {}))
+        check_parts(rpn, roi)
         self.kind, self.train_difficult = kind, train_difficult
         self.anchor_scale, self.ratios = anchor_scale, list(ratios)
         self.score_min, self.nms, self.most = score_min, nms, most
-        self.rpn_settings, self.roi_settings = RPNSettings(**(rpn or {})), RoISettings(**(roi or {}))
+        self.rpn_settings, self.roi_settings = rpn, roi
         offsets = KINDS[kind]
         self.backbone = SmallBackbone(spec.channels, stem, widths) if backbone == "small" else ResNet50(spec.channels)
         self.pyramid = Pyramid(self.backbone, channels, levels)
@@ -140,22 +151,3 @@ class Detector(nn.Module):
                 floats, wider, images, levels, self.pyramid.strides, settings.size, settings.sampling
             )
         return self.head(features)
-
-
-def check_settings(
-    kind: str, backbone: str, widths: Sequence[int], levels: int, ratios: Sequence[float], nms: float, score_min: float
-) -> None:
-    """Raises UsageError when a setting is impossible."""
-    if kind not in KINDS:
-        raise UsageError(f"model.kind is {kind!r}, but it must be one of {', '.join(KINDS)}.")
-    if backbone not in ("small", "resnet50"):
-        raise UsageError(f"model.backbone is {backbone!r}, but it must be small or resnet50.")
-    if not widths or min(widths) < 1:
-        raise UsageError(f"model.widths is {list(widths)}, but it must be a list of widths, 1 or more.")
-    if not isinstance(levels, int) or levels < 1:
-        raise UsageError(f"model.levels is {levels!r}, but it must be a whole number of maps, 1 or more.")
-    if not ratios or min(ratios) <= 0:
-        raise UsageError(f"model.ratios is {list(ratios)}, but it must be a list of ratios above 0.")
-    for name, value in {"nms": nms, "score_min": score_min}.items():
-        if not 0 <= value <= 1:
-            raise UsageError(f"model.{name} is {value}, but it must be from 0 to 1.")

@@ -156,6 +156,10 @@ def test_any_side_passes(shape):
         ({"levels": 0}, "whole number of maps"),
         ({"ratios": [1, -1]}, "ratios above 0"),
         ({"nms": 1.5}, "from 0 to 1"),
+        ({"hidden": 0}, "whole number from 1"),
+        ({"rpn": {"samples": None}}, r"model\.rpn\.samples is None"),
+        ({"rpn": {"negative": 0.8}}, "must not be above"),
+        ({"roi": {"extend": [1]}}, "two factors above 0"),
     ],
 )
 def test_what_cannot_be_is_said(settings, message):

@@ -70,7 +70,7 @@ def test_two_folders_are_compared(tmp_path, caplog):
     rows = np.array([[*boxes[0], 0.9, 0], [*boxes[2], 0.8, 0], [*boxes[1], 0.7, 1]])
     write_detections(tmp_path / "found", {"P1": rows}, ("ship", "plane"))
     with caplog.at_level(logging.WARNING):
-        names, judged = judged_folders(tmp_path / "labelTxt", tmp_path / "found")
+        names, _ = judged_folders(tmp_path / "labelTxt", tmp_path / "found")
     assert names == ["plane", "ship"] and "not convex" in caplog.text
     words = ["stages=[evaluate]", f"truths={tmp_path}/labelTxt", f"found={tmp_path}/found"]
     found = run_here([*SMALL, *words, f"paths.cache={tmp_path}/cache"], tmp_path / "out")
