@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from datamodules.files import whole_file
 from datamodules.images import find_pictures
 from datamodules.scenes.quadrilaterals import is_convex, smallest_rectangle
 from datamodules.scenes.rectangles import corners as corners_of
+from datamodules.spec import SceneSpec
 from lightning_modules.detection.average_precision import Judged, judge, summary
 from lightning_modules.detection.detector import Detector
 from lightning_modules.detection.figures import FOUND, draw_boxes
@@ -27,6 +29,7 @@ from reporting.figures import save
 
 log = logging.getLogger(__name__)
 OVERLAP = 0.2  # of tiles, a share of their side
+TESTED = 20  # test images drawn where no folder is named
 DRAWN = 0.3  # score from which on a detection is drawn
 
 
@@ -45,14 +48,13 @@ def folder_named(run: Any, option: str, example: str) -> Path:
 
 
 def detect_folder(network: Detector, device: torch.device, run: Any) -> Path:
-    """Finds objects in every picture of `images=FOLDER`; leaves `detect/` in the run's folder: `detections.json`,
-    DOTA's `Task1_<class>.txt`, and a drawing of each picture."""
+    """Finds objects in every picture of `images=FOLDER`, or in the first test images; leaves `detect/` in the run's
+    folder: `detections.json`, DOTA's `Task1_<class>.txt`, and a drawing of each picture."""
     found, network = {}, network.eval()
     folder = run.folder / "detect"
-    for file in find_pictures(folder_named(run, "images", "images=my_pictures")):
-        pixels = read_image(file)
-        found[file.stem] = whole_image(network, torch.from_numpy(np.ascontiguousarray(pixels)).to(device)).cpu().numpy()
-        draw(folder / f"{file.stem}.png", pixels, found[file.stem], network.spec.names)
+    for name, pixels in pictures(run):
+        found[name] = whole_image(network, torch.from_numpy(pixels.copy()).to(device)).cpu().numpy()
+        draw(folder / f"{name}.png", pixels, found[name], network.spec)
     write_detections(folder, found, network.spec.names)
     with whole_file(folder / "detections.json") as unfinished:
         unfinished.write_text(json.dumps(as_records(found, network.spec.names), indent=1), encoding="utf-8")
@@ -61,11 +63,21 @@ def detect_folder(network: Detector, device: torch.device, run: Any) -> Path:
     return folder
 
 
+def pictures(run: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels (C, H, W) of each picture of `images=FOLDER`; without it of the first `TESTED` test images."""
+    if run.config.images is None:
+        images = run.datamodule.splits["test"].images[:TESTED]
+        yield from ((f"test_{number}", pixels) for number, pixels in enumerate(images))
+    else:
+        for file in find_pictures(folder_named(run, "images", "images=my_pictures")):
+            yield file.stem, read_image(file)
+
+
 def whole_image(network: Detector, pixels: Tensor) -> Tensor:
     """Detections (D, 7) in an image (3, H, W) of any size: larger ones than the network was trained on are cut into
     overlapping tiles, and what tiles find twice is dropped by rotated NMS, class by class."""
     spec, found = network.spec, []
-    if spec.channels == 1:
+    if spec.channels == 1 < len(pixels):
         pixels = pixels.float().mean(0, keepdim=True)
     side = max(spec.height, spec.width)
     for left, top in offsets(pixels.shape, side, int(OVERLAP * side)):
@@ -90,12 +102,12 @@ def as_records(found: dict[str, np.ndarray], names: tuple[str, ...]) -> list[dic
     ]
 
 
-def draw(path: Path, pixels: np.ndarray, rows: np.ndarray, names: tuple[str, ...]) -> None:
+def draw(path: Path, pixels: np.ndarray, rows: np.ndarray, spec: SceneSpec) -> None:
     rows = rows[rows[:, 5] >= DRAWN]
     figure, axis = plt.subplots(figsize=(6, 6 * pixels.shape[1] / pixels.shape[2]))
-    axis.imshow(pixels.transpose(1, 2, 0))
+    axis.imshow(np.broadcast_to(pixels.transpose(1, 2, 0) / (spec.levels - 1), (*pixels.shape[1:], 3)))
     axis.set(xlim=(-0.5, pixels.shape[2] - 0.5), ylim=(pixels.shape[1] - 0.5, -0.5), xticks=[], yticks=[])
-    draw_boxes(axis, rows[:, :5], FOUND, 1, [f"{names[int(row[6])]} {row[5]:.2f}" for row in rows])
+    draw_boxes(axis, rows[:, :5], FOUND, 1, [f"{spec.names[int(row[6])]} {row[5]:.2f}" for row in rows])
     save(figure, path)
 
 

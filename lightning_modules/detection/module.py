@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
 from lightning_modules.detection.average_precision import judge, summary
@@ -71,7 +72,10 @@ class Detection(Task):
 
     def check_stages(self, run: Any) -> None:
         if "detect" in run.config.stages:
-            folder_named(run, "images", "images=my_pictures")
+            if run.config.images is not None:
+                folder_named(run, "images", "images=my_pictures")
+            elif not run.datamodule.splits:
+                raise UsageError("images is missing, and the data are not there: name a folder, images=my_pictures.")
         if "evaluate" in run.config.stages:
             folder_named(run, "truths", "truths=labelTxt")
             folder_named(run, "found", "found=detections")

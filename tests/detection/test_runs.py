@@ -83,8 +83,9 @@ def test_two_folders_are_compared(tmp_path, caplog):
 
 
 def test_what_is_missing_is_said(run, tmp_path):
-    with pytest.raises(UsageError, match="images is missing: name a folder"):
-        run_here([*SMALL, "stages=[detect]", f"ckpt_path={run}", f"paths.cache={run}/cache"], tmp_path)
+    with pytest.raises(UsageError, match="images=nowhere is no folder"):
+        words = ["stages=[detect]", f"ckpt_path={run}", "images=nowhere"]
+        run_here([*SMALL, *words, f"paths.cache={run}/cache"], tmp_path)
     with pytest.raises(UsageError, match="no folder"):
         words = ["stages=[evaluate]", f"truths={tmp_path}/none", f"found={tmp_path}"]
         run_here([*SMALL, *words, f"paths.cache={run}/cache"], tmp_path / "b")
