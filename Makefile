@@ -26,6 +26,7 @@ bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanw
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.text
 	$(BIN)/python -m benchmarks.attacks
+	$(BIN)/python -m benchmarks.rotated
 
 # With a PYTHON given that one is used as it is: a machine with a GPU has its own torch, and perhaps no network.
 GIVEN := $(filter command,$(origin PYTHON))
