@@ -1,4 +1,4 @@
-"""Scenes of one to three coloured digits on photographs, with English sentences about them; no download."""
+"""Scenes of one to three coloured digits on photographs, with sentences about them in two languages; no download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datamodules.cache import cached_arrays
 from datamodules.captions.batches import CaptionSplit, OneSentence, captioned
 from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, held_out
 from datamodules.captions.words import GRAMMARS, grammar_vocabulary, longest_sentence
-from datamodules.errors import UsageError
+from datamodules.errors import UsageError, did_you_mean
 from datamodules.image import ImageDataModule
 from datamodules.loader import ArrayLoader
 from datamodules.scenes.pixels import paint
@@ -25,7 +25,7 @@ from datamodules.spec import CaptionSpec
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what scenes and pixels these settings give; part of the cache's key
-LANGUAGES = ("en",)
+LANGUAGES = {"en": ("en",), "fa": ("fa",), "both": ("en", "fa")}
 SIDES = 32, 1024  # pixels; between them multiples of 16
 MOST_ITEMS = 100_000
 UPRIGHT = 85  # degrees: turned further, a 6 is a 9
@@ -51,6 +51,7 @@ class DigitCaptions(ImageDataModule):
         train_items, val_items, test_items, unseen_items: images of each split. Fewer are the first of more.
         scene_seed: of the scenes, not of the training order: runs with other seeds share their data.
         split_seed: of the division of glyphs between splits.
+        language: of the sentences: en or fa; both: each sentence of either is as likely.
 
     Raises:
         UsageError: a choice is impossible, or digits of these sizes find no room.
@@ -74,6 +75,7 @@ class DigitCaptions(ImageDataModule):
         scene_seed: int = 0,
         split_seed: int = 0,
         seed: int = 0,
+        language: str = "en",
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         self.items = dict(zip(SPLITS, (train_items, val_items, test_items, unseen_items), strict=True))
@@ -93,6 +95,10 @@ class DigitCaptions(ImageDataModule):
         check("gap", gap, is_number(gap) and gap >= 0, "a number, 0 or more")
         for name, value in {"scene_seed": scene_seed, "split_seed": split_seed}.items():
             check(name, value, is_whole(value, 0, 2**32 - 1), f"a whole number from 0 to {2**32 - 1}")
+        if language not in LANGUAGES:
+            near = did_you_mean(str(language), LANGUAGES)
+            raise UsageError(f"data.language is {language!r}{near}: choose {', '.join(LANGUAGES)}.")
+        self.languages = LANGUAGES[language]
         self.cache, self.side = Path(str(cache)).expanduser().absolute(), side
         self.settings = SceneSettings(
             tuple(objects), tuple(glyph_size), float(max_angle), float(stretch), float(gap), scene_seed, split_seed
@@ -106,9 +112,9 @@ class DigitCaptions(ImageDataModule):
             height=self.side,
             width=self.side,
             levels=256,
-            vocabulary=grammar_vocabulary(LANGUAGES),
-            languages=LANGUAGES,
-            length=longest_sentence(LANGUAGES),
+            vocabulary=grammar_vocabulary(self.languages),
+            languages=self.languages,
+            length=longest_sentence(self.languages),
             names=tuple(self.class_names) if self.settings.objects[0] == 1 else (),
         )
 
