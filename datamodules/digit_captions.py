@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.cache import cached_arrays
 from datamodules.captions.batches import CaptionSplit, OneSentence, captioned
-from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, held_out
+from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, fact_of_row, held_out
 from datamodules.captions.words import GRAMMARS, grammar_vocabulary, longest_sentence
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.image import ImageDataModule
@@ -134,6 +134,16 @@ class DigitCaptions(ImageDataModule):
             "drawn scenes of handwritten digits on two photographs, made for this project; val and test have smaller "
             "parts of the photographs than train, and so smoother ones"
         )
+
+    def references(self, split: str) -> dict[str, list[list[str]]]:
+        """By language, all sentences that are true of each image of a split."""
+        facts = [fact_of_row(row) for row in self.splits[split].facts]
+        return {language: [GRAMMARS[language].sentences(fact) for fact in facts] for language in self.languages}
+
+    @property
+    def language_words(self) -> dict[str, set[str]]:
+        """The words of each language."""
+        return {language: GRAMMARS[language].words for language in self.languages}
 
     def load_splits(self) -> dict[str, CaptionSplit]:
         splits = {}

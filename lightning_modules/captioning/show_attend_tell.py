@@ -129,9 +129,7 @@ class ShowAttendTell(Captioner):
             outputs = word + self.of_state(self.dropout(outputs)) + self.of_context(context)
         return self.dropout(outputs), weights, state
 
-    def teach(
-        self, annotations: Tensor, codes: Tensor, attention: bool = True, truth: Tensor | float = 1.0
-    ) -> Taught:
+    def teach(self, annotations: Tensor, codes: Tensor, attention: bool = True, truth: Tensor | float = 1.0) -> Taught:
         """See `Captioner`. With `truth` below 1 each input word after the first is true with that probability, else
         drawn from the network (scheduled sampling, Bengio et al. 2015); no gradient goes through the draw."""
         memory = self.remember(annotations)
@@ -145,4 +143,3 @@ class ShowAttendTell(Captioner):
             outputs.append(found)
             looked.append(weights)
         return Taught(self.output(torch.stack(outputs, 1)), torch.stack(looked, 1))
-
