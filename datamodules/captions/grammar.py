@@ -60,7 +60,7 @@ class Grammar:
     def word_places(self, fact: Fact, template: int) -> list[tuple[int, int]]:
         """Of each of the fact's digits, in the fact's order: which word of the sentence, from 0, is its colour's, and
         which its own, the last of those for it that are not the colour's. Templates with {other} have none."""
-        line = self.templates[fact.kind][template].format(*("{0} {1} {2}".split()), **self._where(fact), other="{}")
+        line = self.templates[fact.kind][template].format(*(["{0}", "{1}", "{2}"]), **self._where(fact), other="{}")
         places: dict[int, tuple[int, int]] = {}
         position = 0
         for token in line.split(" "):

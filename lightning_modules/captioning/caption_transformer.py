@@ -74,9 +74,9 @@ class CaptionTransformer(Captioner):
     """Images and the words so far → the next word, by cross-attention on the encoder's positions.
 
     Positions: a linear map of the annotations, learned codes of row and column added, `encoder_layers` pre-norm blocks,
-    layer normalisation. Words: embeddings × √d with sinusoidal positions (Vaswani et al. 2017), `layers` pre-norm blocks
-    of causal self-attention, cross-attention and a perceptron, layer normalisation, and the embeddings again as the
-    output layer. The first word says the language: one model speaks all of them.
+    layer normalisation. Words: embeddings × √d with sinusoidal positions (Vaswani et al. 2017), `layers` pre-norm
+    blocks of causal self-attention, cross-attention and a perceptron, layer normalisation, and the embeddings again as
+    the output layer. The first word says the language: one model speaks all of them.
 
     The weights that `teach` gives are the last block's cross-attention, a mean over its heads.
 

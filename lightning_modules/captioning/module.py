@@ -18,6 +18,7 @@ from datamodules.captions.words import GRAMMARS, decode_sentence
 from datamodules.errors import UsageError
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
 from lightning_modules.captioning.baselines import best_constant, nearest_captions
+from lightning_modules.captioning.captions_of_folder import caption_folder, check_caption
 from lightning_modules.captioning.criteria import (
     Presence,
     share_of_truth,
@@ -145,8 +146,6 @@ class Captioning(Task):
                 raise UsageError(f"'{self.language_path}' has other words than this run: train it on the same data.")
             self.blind = [other.eval()]
         if "caption" in run.config.stages:
-            from lightning_modules.captioning.captions_of_folder import check_caption
-
             check_caption(run, self.network.spec)
 
     # Training
@@ -335,8 +334,6 @@ class Captioning(Task):
 
     def stage_caption(self, run: Any) -> None:
         """Sentences about the pictures of a folder: `captions.json` and a page."""
-        from lightning_modules.captioning.captions_of_folder import caption_folder
-
         caption_folder(self, run)
 
     def report(self, run: Any) -> list[Section]:

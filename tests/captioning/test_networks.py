@@ -123,7 +123,7 @@ def test_step_by_step_is_teacher_forcing_and_padding_changes_nothing(kind):
         steps.append(logits)
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-5, rtol=0)
     losses = word_losses(whole, CODES[:, 1:], SPEC.pad).sum(1)
-    for row, length in enumerate((CODES != SPEC.pad).sum(1).tolist()):
+    for row, length in enumerate((SPEC.pad != CODES).sum(1).tolist()):
         alone = network.teach(a[row : row + 1], CODES[row : row + 1, : length - 1]).logits
         own = word_losses(alone, CODES[row : row + 1, 1:length], SPEC.pad).sum()
         torch.testing.assert_close(own, losses[row], atol=1e-5, rtol=0)

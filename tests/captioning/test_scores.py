@@ -89,7 +89,8 @@ def test_punctuation_that_stands_alone_is_left_out_of_english():
 
 def test_what_sentences_say():
     one, two = Fact("one", ((0, 5),), (0, 1)), Fact("left", ((0, 5), (2, 7)))
-    said = [ENGLISH.sentence(one, 3), "a red four at the top right", "a red five", "a blue seven to the left of a red five",
+    said = [ENGLISH.sentence(one, 3), "a red four at the top right", "a red five",
+            "a blue seven to the left of a red five",
             "a red five above a blue seven", ENGLISH.sentence(one, 0), ENGLISH.sentence(two, 2)]  # fmt: skip
     found = judge(said, [one, one, one, two, two, two, two], ENGLISH)
     assert found["parsed"].tolist() == [1, 1, 0, 1, 1, 1, 1] and found["exact"].tolist() == [1, 0, 0, 0, 0, 0, 1]

@@ -11,8 +11,8 @@ from datamodules.captions.words import GRAMMARS
 
 NASTY = st.text(
     st.sampled_from(
-        "ابپآيىیكکهةۀۂەھہ\u0654\u0655\u064b\u0651\u0670ـ٣۳4. ,،؛؟«»()\u200c\u200c\u200b\u200d\u200e\u200f\u202b\u2067\ufeff\u00ad"
-        "\u00a0\u2003\t\nﻻﷲﷺﯽﹰﺂabZ"
+        "ابپآيىیكکهةۀۂەھہ\u0654\u0655\u064b\u0651\u0670ـ٣۳4. ,،؛؟«»()\u200c\u200c"
+        "\u200b\u200d\u200e\u200f\u202b\u2067\ufeff\u00ad\u00a0\u2003\t\nﻻﷲﷺﯽﹰﺂabZ"
     ),
     max_size=12,
 )
