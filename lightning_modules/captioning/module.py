@@ -58,7 +58,8 @@ class Captioning(Task):
     `bleu_n_paper`, `cider_d`, `rouge_l`, `words`, `distinct`, `length_ratio`, `other_language`; on scenes also `exact`,
     `exact_1` … `3` by the number of digits, `parsed`, `count`, `colour`, `digit`, `place` (see `judging.judge`), and of
     teacher-forced attention `hit_colour`, `hit_digit`, `attention_hit` (at a digit's first word), beside `hit_chance`,
-    `hit_shuffled` (another image's attention) and `attention_mass`. Test loss is over all true sentences; `excess` is
+    `hit_shuffled` (another image's attention) and `attention_mass`; on photographs `unknown_words`, `human_…` (the first
+    true sentence beside the others) and `bleu_4_3refs`. Test loss is over all true sentences; `excess` is
     nats a sentence beyond the ln 5 that no choice among five can avoid; `loss_shuffled` is that of another image.
     Figures of a second language end in its name. Baselines: `constant_…` and `nearest_…`.
 
@@ -291,6 +292,8 @@ class Captioning(Task):
                 said = [decode_sentence(codes, spec) for codes in rows[f"{way}_{language}"].tolist()]
                 before = "" if way == "beam" else f"{way}_"
                 own = sentence_figures(said, references, language) | judged(said, facts, language)
+                if facts is None and language == "en":  # as many as the Arabic ones
+                    own["bleu_4_3refs"] = bleu(said, [true[:3] for true in references])["bleu_4"]
                 own["other_language"] = share_of_others(said, language, data.language_words)
                 found |= {f"{before}{key}{ending}": value for key, value in own.items()}
             if facts and f"_colour_hit_{language}" in rows:
@@ -309,7 +312,7 @@ class Captioning(Task):
         if self.network.encoder.image:
             images = data.splits["train"].images[:NEAREST_ITEMS]
             found["nearest"] = nearest_captions(features, self.features_of(images), known)
-        figures = {}
+        figures = {} if facts else photograph_figures(references, language, set(self.network.spec.vocabulary), ending)
         for name, said in found.items():
             own = sentence_figures(said, references, language) | judged(said, facts, language)
             wanted = ("bleu_4", "cider_d", "exact", "item_bleu", "item_cider_d")
@@ -355,6 +358,17 @@ def sentence_figures(said: Sequence[str], references: list[list[str]], language:
         "item_cider_d": items,
         "item_bleu": bleu_counts(plain, true),
     }
+
+
+def photograph_figures(references: list[list[str]], language: str, known: set[str], ending: str) -> dict[str, float]:
+    """What people reach, each image's first sentence beside its others; and the share of words not in the vocabulary."""
+    several = [own for own in references if len(own) > 1]
+    words = [word for own in references for text in own for word in text.split(" ")]
+    found = {f"unknown_words{ending}": sum(word not in known for word in words) / len(words)}
+    if several:
+        human = sentence_figures([own[0] for own in several], [own[1:] for own in several], language)
+        found |= {f"human_{name}{ending}": human[name] for name in ("bleu_4", "cider_d")}
+    return found
 
 
 def judged(said: Sequence[str], facts: Any, language: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def sentence_table(module: Any, run: Any) -> str:
     lines = [f"| sentences | {' | '.join(SHOWN)} |".replace("_", " "), f"|---|{'---:|' * len(SHOWN)}"]
     several = len(module.network.spec.languages) > 1
     ways = {"": f"beam of {module.beam}", "greedy_": "greedy", "nearest_": "the nearest training image's",
-            "constant_": "the best one sentence for all"}  # fmt: skip
+            "constant_": "the best one sentence for all", "human_": "people, one beside the others"}  # fmt: skip
     for place, language in enumerate(module.network.spec.languages):
         ending = f"_{language}" if place else ""
         for before, name in ways.items():
