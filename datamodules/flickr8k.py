@@ -1,4 +1,4 @@
-"""Flickr8k: photographs of people and dogs with five sentences each, also in Arabic, or in Persian from one's own file."""
+"""Flickr8k: photographs with five English sentences each, also in Arabic, or in Persian from one's own file."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ class Flickr8k(ImageDataModule):
         whole = next((self.path / name for name in FOLDERS if (self.path / name / TEXT).is_dir()), None)
         if whole is None and table is None:
             raise UsageError(
-                f"Flickr8k is not there: neither a folder with {TEXT} nor {TABLES[0]} in '{self.path}'. Put it there, or "
-                "choose data=digit_captions, which needs no download."
+                f"Flickr8k is not there: neither a folder with {TEXT} nor {TABLES[0]} in '{self.path}'. Put it "
+                "there, or choose data=digit_captions, which needs no download."
             )
         found, files = self.read_folder(whole) if whole is not None else read_table(table)
         if self.captions_fa is not None:

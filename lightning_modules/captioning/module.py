@@ -58,8 +58,8 @@ class Captioning(Task):
     `bleu_n_paper`, `cider_d`, `rouge_l`, `words`, `distinct`, `length_ratio`, `other_language`; on scenes also `exact`,
     `exact_1` … `3` by the number of digits, `parsed`, `count`, `colour`, `digit`, `place` (see `judging.judge`), and of
     teacher-forced attention `hit_colour`, `hit_digit`, `attention_hit` (at a digit's first word), beside `hit_chance`,
-    `hit_shuffled` (another image's attention) and `attention_mass`; on photographs `unknown_words`, `human_…` (the first
-    true sentence beside the others) and `bleu_4_3refs`. Test loss is over all true sentences; `excess` is
+    `hit_shuffled` (another image's attention) and `attention_mass`; on photographs `unknown_words`, `human_…` (its
+    first true sentence beside the others) and `bleu_4_3refs`. Test loss is over all true sentences; `excess` is
     nats a sentence beyond the ln 5 that no choice among five can avoid; `loss_shuffled` is that of another image.
     Figures of a second language end in its name. Baselines: `constant_…` and `nearest_…`.
 
@@ -361,7 +361,7 @@ def sentence_figures(said: Sequence[str], references: list[list[str]], language:
 
 
 def photograph_figures(references: list[list[str]], language: str, known: set[str], ending: str) -> dict[str, float]:
-    """What people reach, each image's first sentence beside its others; and the share of words not in the vocabulary."""
+    """What people reach, an image's first sentence beside its others; the share of words not in the vocabulary."""
     several = [own for own in references if len(own) > 1]
     words = [word for own in references for text in own for word in text.split(" ")]
     found = {f"unknown_words{ending}": sum(word not in known for word in words) / len(words)}
