@@ -189,3 +189,19 @@ def test_scheduled_sampling_gives_the_network_its_own_words():
 def test_impossible_sizes_are_named(kind, options, said):
     with pytest.raises(UsageError, match=said):
         make(kind, **options)
+
+
+@every_network
+def test_a_few_images_are_learned(kind):
+    network = make(kind).float().train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    images = torch.randint(0, 256, (3, 3, 16, 16), generator=seeded(), dtype=torch.uint8)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02)
+    for _ in range(120):
+        loss = word_losses(network(images, CODES[:, :-1]).logits, CODES[:, 1:], SPEC.pad).sum() / 9
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
