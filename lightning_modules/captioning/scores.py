@@ -68,7 +68,7 @@ def bleu_counts(sentences: Sentences, references: References) -> np.ndarray:
     """(N, 10): of each image the right and all n-grams of four orders, its words, those of the nearest reference."""
     metric, rows = bleu_metric(4), []
     for sentence, own in zip(sentences, references, strict=True):
-        score = metric.sentence_score(sentence, list(own))
+        score = metric.corpus_score([sentence], [[reference] for reference in own])
         rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
     return np.array(rows, np.float64).reshape(-1, 10)
 
