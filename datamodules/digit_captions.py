@@ -1,4 +1,4 @@
-"""Scenes of one to three coloured digits on photographs, with English sentences about them; no download."""
+"""Scenes of one to three coloured digits on photographs, with sentences about them in two languages; no download."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from datamodules.cache import cached_arrays
 from datamodules.captions.batches import CaptionSplit, OneSentence, captioned
-from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, held_out
+from datamodules.captions.facts import MOST, PAIRS, CaptionLayout, fact_of_row, held_out
 from datamodules.captions.words import GRAMMARS, grammar_vocabulary, longest_sentence
+from datamodules.errors import UsageError, did_you_mean
 from datamodules.image import ImageDataModule
 from datamodules.loader import ArrayLoader
 from datamodules.scenes.pixels import paint
@@ -22,7 +23,7 @@ from datamodules.spec import CaptionSpec
 
 log = logging.getLogger(__name__)
 
-LANGUAGES = ("en",)
+LANGUAGES = {"en": ("en",), "fa": ("fa",), "both": ("en", "fa")}
 
 
 class DigitCaptions(ImageDataModule):
@@ -44,6 +45,7 @@ class DigitCaptions(ImageDataModule):
         train_items, val_items, test_items, unseen_items: images of each split. Fewer are the first of more.
         scene_seed: of the scenes, not of the training order: runs with other seeds share their data.
         split_seed: of the division of glyphs between splits.
+        language: of the sentences: en or fa; both: each sentence of either is as likely.
 
     Raises:
         UsageError: a choice is impossible, or digits of these sizes find no room.
@@ -67,11 +69,16 @@ class DigitCaptions(ImageDataModule):
         scene_seed: int = 0,
         split_seed: int = 0,
         seed: int = 0,
+        language: str = "en",
     ):
         super().__init__(batch_size, eval_batch_size, seed)
         self.items = dict(zip(SPLITS, (train_items, val_items, test_items, unseen_items), strict=True))
         for name, items in self.items.items():
             check(f"{name}_items", items, is_whole(items, 1, MOST_ITEMS), f"a whole number from 1 to {MOST_ITEMS}")
+        if language not in LANGUAGES:
+            near = did_you_mean(str(language), LANGUAGES)
+            raise UsageError(f"data.language is {language!r}{near}: choose {', '.join(LANGUAGES)}.")
+        self.languages = LANGUAGES[language]
         self.settings = scene_settings(
             side, objects, glyph_size, max_angle, stretch, gap, scene_seed, split_seed, most_objects=MOST
         )
@@ -87,9 +94,9 @@ class DigitCaptions(ImageDataModule):
             height=self.side,
             width=self.side,
             levels=256,
-            vocabulary=grammar_vocabulary(LANGUAGES),
-            languages=LANGUAGES,
-            length=longest_sentence(LANGUAGES),
+            vocabulary=grammar_vocabulary(self.languages),
+            languages=self.languages,
+            length=longest_sentence(self.languages),
             names=tuple(self.class_names) if self.settings.objects[0] == 1 else (),
         )
 
@@ -109,6 +116,16 @@ class DigitCaptions(ImageDataModule):
             "drawn scenes of handwritten digits on two photographs, made for this project; val and test have smaller "
             "parts of the photographs than train, and so smoother ones"
         )
+
+    def references(self, split: str) -> dict[str, list[list[str]]]:
+        """By language, all sentences that are true of each image of a split."""
+        facts = [fact_of_row(row) for row in self.splits[split].facts]
+        return {language: [GRAMMARS[language].sentences(fact) for fact in facts] for language in self.languages}
+
+    @property
+    def language_words(self) -> dict[str, set[str]]:
+        """The words of each language."""
+        return {language: GRAMMARS[language].words for language in self.languages}
 
     def load_splits(self) -> dict[str, CaptionSplit]:
         splits = {}

@@ -18,6 +18,7 @@ KINDS = {
 NULLABLE = ("model.layers", "task.module.severity")
 # Of options whose default is null, what another value must be.
 NULL_KINDS: dict[str, type] = {
+    "data.captions_fa": str,
     "data.carry": bool,
     "data.stride": int,
     "data.test_share": float,
@@ -28,10 +29,13 @@ NULL_KINDS: dict[str, type] = {
     "model.output_dropout": float,
     "model.output_maps": int,
     "images": str,
+    "language": str,
     "source_ckpt": str,
     "task.module.clip": float,
     "task.module.cycle_target": float,
     "task.module.label": int,
+    "task.module.language_model": str,
+    "task.module.scheduled_sampling": float,
     "task.module.top_k": int,
     "task.module.top_p": float,
     "attack.step": str,

@@ -36,7 +36,11 @@ class CaptionSplit(NamedTuple):
 
 
 class CaptionBatch(NamedTuple):
-    """What a `CaptionSplit` holds of B images, with one sentence each: codes int64 (B, T), lengths int64 (B,)."""
+    """What a `CaptionSplit` holds of B images, with one sentence each: codes int64 (B, T), lengths int64 (B,).
+
+    every: int64 (B, K, T), all their sentences; every_lengths: int64 (B, K), 0 where an image has fewer than K.
+    item: int64 (B,), the images' numbers in the split.
+    """
 
     images: Tensor
     codes: Tensor
@@ -44,6 +48,9 @@ class CaptionBatch(NamedTuple):
     facts: Tensor
     fact: Tensor
     labels: Tensor
+    every: Tensor
+    every_lengths: Tensor
+    item: Tensor
 
 
 class OneSentence:
@@ -57,8 +64,9 @@ class OneSentence:
 
     def __call__(self, arrays: Arrays, rows: np.ndarray, epoch: int) -> CaptionBatch:
         images, codes, lengths, *others = arrays
-        chosen = np.arange(len(rows)), self.drawn(rows, codes.shape[1], epoch)
-        whole = (codes[chosen], lengths[chosen], *others)
+        there = (lengths > 0).sum(1)  # an image's own sentences stand first
+        chosen = np.arange(len(rows)), self.drawn(rows, codes.shape[1], epoch) % there
+        whole = (codes[chosen], lengths[chosen], *others, codes, lengths, rows)
         return CaptionBatch(torch.from_numpy(images), *(torch.from_numpy(part.astype(np.int64)) for part in whole))
 
     def drawn(self, rows: np.ndarray, sentences: int, epoch: int) -> np.ndarray:

@@ -16,6 +16,7 @@ def digit_words(colour: int, digit: int) -> str:
 ENGLISH = Grammar(
     name="en",
     digit=digit_words,
+    colours=COLOURS,
     vertical=("top", "bottom"),
     horizontal=("left", "right"),
     templates={

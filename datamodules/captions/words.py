@@ -8,10 +8,11 @@ import numpy as np
 
 from datamodules.captions.english import ENGLISH
 from datamodules.captions.grammar import Grammar
+from datamodules.captions.persian import PERSIAN
 from datamodules.errors import UsageError
 from datamodules.spec import END, PAD, UNKNOWN, CaptionSpec, start_word
 
-GRAMMARS: dict[str, Grammar] = {grammar.name: grammar for grammar in (ENGLISH,)}
+GRAMMARS: dict[str, Grammar] = {grammar.name: grammar for grammar in (ENGLISH, PERSIAN)}
 
 
 def grammar_vocabulary(languages: Sequence[str]) -> tuple[str, ...]:

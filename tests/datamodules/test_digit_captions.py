@@ -54,7 +54,10 @@ def test_splits_and_spec(cache):
 def test_batches(cache):
     data = make(cache)
     batch = next(iter(data.train_dataloader()))
-    assert batch._fields == ("images", "codes", "lengths", "facts", "fact", "labels")
+    assert batch._fields == CaptionBatch._fields
+    assert batch.every.shape == (8, 5, 25) and batch.every_lengths.shape == (8, 5) and batch.item.shape == (8,)
+    chosen = (batch.every == batch.codes[:, None]).all(2)
+    assert (chosen.sum(1) == 1).all() and (batch.every_lengths[chosen] == batch.lengths).all()
     assert batch.images.shape == (8, 3, 32, 32) and batch.images.dtype == torch.uint8
     assert batch.codes.shape == (8, 25) and {part.dtype for part in batch[1:]} == {torch.int64}
     for codes, length, facts in zip(batch.codes, batch.lengths, batch.facts, strict=True):
@@ -168,3 +171,17 @@ def test_bad_input_is_one_sentence(options, said, cache):
     with pytest.raises(UsageError) as error:
         make(cache, **options)
     assert str(error.value).startswith(said) and str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_two_languages_share_a_vocabulary_and_each_is_drawn_as_often(cache):
+    data = make(cache, language="both")
+    assert data.spec.languages == ("en", "fa") and data.spec.vocabulary[3:5] == ("<en>", "<fa>")
+    starts = [batch.codes[:, 0] for batch in data.train_dataloader()]
+    assert set(torch.cat(starts).tolist()) == {3, 4}
+    split = data.splits["test"]
+    for codes, facts in zip(split.codes, split.facts, strict=True):
+        told = [decode_sentence(row, data.spec) for row in codes]
+        fact = fact_of_row(facts)
+        assert told == GRAMMARS["en"].sentences(fact) + GRAMMARS["fa"].sentences(fact)
+    with pytest.raises(UsageError, match=r"^data\.language is 'farsi': choose en, fa, both\.$"):
+        make(cache, language="farsi")
