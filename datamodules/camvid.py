@@ -110,7 +110,7 @@ class CamVid(SceneDataModule):
         return {s: part if s == "train" else part._replace(images=resized(part.images, self.size))
                 for s, part in whole.items()}  # fmt: skip
 
-    def groups(self, split: str) -> dict[str, np.ndarray]:
+    def parts(self, split: str) -> dict[str, np.ndarray]:
         """The rows of each video in a split, by its name."""
         videos = np.array([video_and_frame(name)[0] for name in self.frames[split]])
         return {str(video): np.flatnonzero(videos == video) for video in np.unique(videos)}

@@ -19,8 +19,7 @@ from datamodules.errors import UsageError
 from datamodules.tools import Arguments, run_tool
 from reporting.figures import read_curves, save
 from reporting.folder import read_run, task_class, task_settings
-from reporting.intervals import RESAMPLES
-from reporting.intervals import bootstrap as interval_of
+from reporting.intervals import RESAMPLES, mean_interval
 from reporting.predictions import read_predictions
 from reporting.report import ComparedRun, Section, number, page, write_text
 
@@ -168,7 +167,7 @@ def differences(runs: Sequence[ComparedRun], items: Sequence[dict[str, np.ndarra
         lines.append(f"| {name} | {first} | {items[0][name].mean():.4f} | | |")
         for run, some in zip(runs[1:], items[1:], strict=True):
             gaps = some[name] - items[0][name]
-            low, high = bootstrap(gaps)
+            low, high = mean_interval(gaps)
             apart = "" if low <= 0 <= high else ", not 0"
             cells = f"{some[name].mean():.4f} | {gaps.mean():+.4f} | {low:+.4f} … {high:+.4f}{apart}"
             lines.append(f"| {name} | {run.name} | {cells} |")
@@ -178,12 +177,6 @@ def differences(runs: Sequence[ComparedRun], items: Sequence[dict[str, np.ndarra
         "samples of the items. It tells what other test items might have shown, not what another training might."
     )
     return "\n".join([text, "", *lines])
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values` (N,), from `RESAMPLES` samples of N with replacement."""
-    found = interval_of(np.mean, values, seed=seed)
-    return found.low, found.high
 
 
 def save_compared_curves(path: Path, runs: Sequence[ComparedRun]) -> bool:

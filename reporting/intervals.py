@@ -83,6 +83,12 @@ def bootstrap(
     return Interval(float(figure(*arrays)), float(low), float(high), redrawn)
 
 
+def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values` (N,), from `RESAMPLES` samples of N with replacement."""
+    found = bootstrap(np.mean, values, seed=seed)
+    return found.low, found.high
+
+
 def members_of(groups: np.ndarray | None) -> list[np.ndarray] | None:
     """The items of each group."""
     if groups is None:

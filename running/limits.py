@@ -26,6 +26,7 @@ NULL_KINDS: dict[str, type] = {
     "data.positive": str,
     "model.embedding_dropout": float,
     "model.frozen_norms": bool,
+    "model.rpn.border": int,
     "model.output_dropout": float,
     "model.output_maps": int,
     "images": str,

@@ -58,7 +58,8 @@ NAMES = [
     ("optimizer=adan", "There is no optimizer=adan (did you mean 'adam'?)"),
     (
         "scheduler=cosine",
-        "There is no scheduler=cosine: choose one of constant, one_cycle, warmup_linear, warmup_stable_decay.",
+        "There is no scheduler=cosine: choose one of constant, constant_linear, exponential, inverse, milestones, "
+        "one_cycle, poly, warmup_linear, warmup_stable_decay.",
     ),
     ("data=cifar", "There is no data=cifar (did you mean 'cifar10'?)"),
     ("experiment=record", "There is no experiment=record"),
@@ -255,7 +256,7 @@ CHECKPOINTS = [
     (ON + "unknown_data.ckpt", "'unknown_data.ckpt' was trained with data=theirs, which this checkout does not have."),
     (
         ON + "pixelrnn task=classification",
-        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit, resnet.",
+        "model=diag_bilstm is no network of task=classification: choose one of cnn, vit, resnet, lenet5, ",
     ),
     (ON + "char_lm task=pixelrnn", "model=char_lstm is no network of task=pixelrnn: choose one of "),
     (ON + "pixelrnn model=row_lstm", "was trained with model=diag_bilstm, and model=row_lstm cannot be put on it"),

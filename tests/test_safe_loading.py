@@ -70,7 +70,7 @@ def test_what_is_not_on_the_list_is_refused(target):
         {**ADAM, "_partial_": False},
         {"_target_": "torch.optim.Adam"},
         {**ADAM, "_recursive_": False},
-        {**ADAM, "_convert_": "all"},
+        {**ADAM, "_convert_": "partial"},
         {"_target_": "lightning.Trainer", "_partial_": True},
     ],
     ids=str,

@@ -142,8 +142,8 @@ class Segmentation(Task):
         if np.isfinite(each).any():
             found["boundary_f1"] = float(np.nanmean(each))
         found |= {f"boundary_f1_{key(n)}": float(v) for n, v in zip(spec.names, each, strict=True) if np.isfinite(v)}
-        groups = getattr(self.trainer.datamodule, "groups", None)
-        return found | (of_groups(confusion, groups("test")) if groups and len(confusion) == self.items() else {})
+        parts = getattr(self.trainer.datamodule, "parts", None)
+        return found | (of_groups(confusion, parts("test")) if parts and len(confusion) == self.items() else {})
 
     def items(self) -> int:
         """How many images the test has; fewer are looked at where batches are limited."""

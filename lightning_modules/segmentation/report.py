@@ -117,11 +117,11 @@ def examples_section(network: FastSCNN, device: torch.device, confusion: np.ndar
 def video_sections(confusion: np.ndarray, run: Any) -> list[Section]:
     """Where images are frames of videos: each video apart, and quality against time from training."""
     data = run.datamodule
-    if not hasattr(data, "groups") or len(confusion) != len(data.splits["test"].images):
+    if not hasattr(data, "parts") or len(confusion) != len(data.splits["test"].images):
         return []
     lines = ["| test video | frames | mean IoU |", "|---|---:|---:|"]
     distances, shown = data.seconds_from_training("test"), {}
-    for name, rows in data.groups("test").items():
+    for name, rows in data.parts("test").items():
         lines.append(f"| {name} | {len(rows)} | {mean_iou(confusion[rows].sum(0)):.3f} |")
         near = rows[np.isfinite(distances[rows])]
         if len(near):

@@ -51,8 +51,8 @@ def measure_speed(network: FastSCNN, run: Any) -> dict[str, float]:
             log.info("speed: %d×%d %s: %.1f frames a second", width, height, name, rows[-1]["fps"])
     parameters = sum(p.numel() for p in network.parameters())
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} thread(s)"
-    with whole_file(run.folder / FILE) as file:
-        file.write_text(json.dumps({"device": f"{device.type}, {where}", "rows": rows}, indent=2) + "\n")
+    with whole_file(run.folder / FILE) as unfinished:
+        unfinished.write_text(json.dumps({"device": f"{device.type}, {where}", "rows": rows}, indent=2) + "\n")
     main = {k: v for k, v in rows[0].items() if k not in ("height", "width", "precision")}
     main |= {"parameters": parameters, "memory_mb": parameters * 4 / 1e6}
     return {f"speed/{name}": value for name, value in main.items()}

@@ -63,7 +63,7 @@ def test_the_official_split_and_its_sizes(files):
     assert data.splits["test"].images.shape[2:] == (90, 120) and data.splits["test"].masks.shape[1:] == (360, 480)
     batch = next(iter(data.train_dataloader()))
     assert batch.images.shape == (3, 3, 180, 240) and batch.masks.shape == (3, 180, 240)
-    assert {name: rows.tolist() for name, rows in data.groups("test").items()} == {
+    assert {name: rows.tolist() for name, rows in data.parts("test").items()} == {
         "0001TP": [0, 1],
         "Seq05VD": [2, 3, 4],
     }

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from datamodules.errors import UsageError
 from datamodules.tools import run_tool
-from reporting.compare import bootstrap, differing_settings, main, names, read_runs
+from reporting.compare import differing_settings, main, names, read_runs
+from reporting.intervals import mean_interval
 from tests.conftest import run_here
 
 WORDS = ["task=classification", "model.filters=4", "model.depth=3", "patience=null", "trainer.max_epochs=2"]
@@ -74,9 +75,9 @@ def test_a_task_with_other_predictions_is_compared_too(quick_run, tmp_path):
 def test_the_interval_covers_the_true_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     samples = rng.exponential(1.0, (40, 200)) - 1
-    covered = sum(low <= 0 <= high for low, high in map(bootstrap, samples))
+    covered = sum(low <= 0 <= high for low, high in map(mean_interval, samples))
     assert 33 <= covered < 40
-    low, high = bootstrap(samples[0])
+    low, high = mean_interval(samples[0])
     assert high - low == pytest.approx(2 * 1.96 * samples[0].std() / 200**0.5, rel=0.1)
 
 

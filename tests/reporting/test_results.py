@@ -226,4 +226,5 @@ def test_the_commands_of_what_nobody_ran_compose():
         words = shlex.split(command)[2:]
         settings = OmegaConf.to_container(compose_config(words), resolve=False)
         for key, value in (word.split("=") for word in words if "." in word):
-            assert str(OmegaConf.select(OmegaConf.create(settings), key)) == value, command
+            given = OmegaConf.from_dotlist([f"value={value}"]).value  # true as True
+            assert OmegaConf.select(OmegaConf.create(settings), key) == given, command

@@ -18,7 +18,7 @@ from lightning_modules import attacks
 from lightning_modules.attacks.crafting import Forward
 from lightning_modules.attacks.preprocessing import Median, Noise, Preprocessing
 from lightning_modules.classification.robustness.suite import STRENGTHS, Settings, all_steps, attack_named
-from reporting.compare import bootstrap
+from reporting.intervals import mean_interval
 
 DRAWS = 16  # of a random defence, whose mean gradient an attack follows (EOT)
 FRESH = 20  # on which a random defence is judged
@@ -125,7 +125,7 @@ def defence_text(arrays: Mapping[str, np.ndarray], settings: Settings) -> str:
     lines += [f"| **{title}** | {' | '.join(share(kind) for kind in kinds)} |", f"| nothing | {' | '.join(bare)} |"]
     fall = found["attack/defended/unaware/accuracy"] - found[f"attack/defended/{last}/accuracy"]
     gaps = arrays[f"defended_{last}"] - arrays["defended_bare"]
-    low, high = bootstrap(gaps)
+    low, high = mean_interval(gaps)
     said = f"{gaps.mean():+.1%} of images against the same attack without it (95 % interval {low:+.1%} … {high:+.1%})"
     verdict = f"**A defence** against this attack: {said}." if low > 0 else f"**No defence**: {said}."
     ways = [name.removeprefix("defended_way_") for name in arrays if name.startswith("defended_way_")]

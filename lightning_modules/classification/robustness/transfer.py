@@ -15,7 +15,7 @@ from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
 from lightning_modules import attacks
 from lightning_modules.classification.network import Classifier, kind
-from reporting.compare import RESAMPLES, bootstrap
+from reporting.intervals import RESAMPLES, mean_interval
 from reporting.load import load_run
 
 BATCH = 256
@@ -98,5 +98,5 @@ def cell(found: Sequence[np.ndarray]) -> str:
     if not len(found):
         return "–"
     values = np.mean(found, axis=0)
-    low, high = bootstrap(values)
+    low, high = mean_interval(values)
     return f"{values.mean():.1%} ({low:.1%} … {high:.1%})"
