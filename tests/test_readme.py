@@ -35,8 +35,8 @@ LINKING = {
     "lightning_modules": REPOSITORY / "lightning_modules" / "README.md",  # test_add_a_task.py follows it to the letter
 }
 EMBEDDED = {  # data that ship with the packages
-    "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digit_scenes", "digit_boxes", "digits_m", "digits_one_class",
-    "pydocs", "waves", "doodles", "glyphs",
+    "digits", "photos", "digit_shapes", "digit_captions", "digit_names", "digit_scenes", "digit_boxes", "digits_m",
+    "digits_one_class", "pydocs", "waves", "doodles", "glyphs",
 }  # fmt: skip
 LINK = re.compile(r"!?\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 EQUATION = re.compile(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)")

@@ -142,7 +142,7 @@ class Captioning(Task):
                 "task.module.lm_weight needs task.module.language_model=RUN, trained with model.image=false."
             )
         if self.language_path is not None:
-            other, spec, _ = load_run(Path(self.language_path))
+            other, spec, _ = load_run(Path(str(self.language_path)))
             if spec.vocabulary != self.network.spec.vocabulary:
                 raise UsageError(f"'{self.language_path}' has other words than this run: train it on the same data.")
             self.blind = [other.eval()]

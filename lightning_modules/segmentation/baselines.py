@@ -43,8 +43,8 @@ def measure_baselines(data: Any, folder: Path) -> dict[str, float]:
     for mask in test.masks:
         confusion += counted(averaged(mask, spec), mask, spec)
     found["truth_averaged_over_8×8_pixels"] = scores(confusion, spec.names, spec.background)
-    with whole_file(folder / FILE) as file:
-        file.write_text(json.dumps(found, indent=2) + "\n")
+    with whole_file(folder / FILE) as unfinished:
+        unfinished.write_text(json.dumps(found, indent=2) + "\n")
     shown = ("miou", "pixel_accuracy", "miou_objects")
     return {f"baseline/{name}/{k}": own[k] for name, own in found.items() for k in shown if k in own}
 
