@@ -19,6 +19,11 @@ NULLABLE = ("model.layers", "task.module.severity")
 # Of options whose default is null, what another value must be.
 NULL_KINDS: dict[str, type] = {
     "data.captions_fa": str,
+    "data.date": str,
+    "data.length": int,
+    "data.masks": str,
+    "data.train_items": int,
+    "data.train_length": int,
     "data.carry": bool,
     "data.stride": int,
     "data.test_share": float,

@@ -440,6 +440,9 @@ def test_every_option_whose_default_is_null_has_a_kind():
         "model.weights",
         "model.quick_gelu",
         "data.normal",
+        "data.classes",
+        "data.names",
+        "data.target",
     }
     for task in TASKS:
         for group in ("model", "data"):

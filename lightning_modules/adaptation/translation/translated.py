@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from datamodules.files import whole_file
 from lightning_modules.adaptation.bounds import bounds_of
 from lightning_modules.adaptation.distances import mean_kernel_distance
 from lightning_modules.adaptation.network import TARGET
@@ -75,7 +76,7 @@ def bound_figures(module: Any, run: Any) -> dict[str, float]:
 
 def snapshots_of(folder: Path) -> list[tuple[int, np.ndarray]]:
     """(batches done, translations uint8 (N, C, H, W)) of a run, the first first."""
-    files = sorted((folder / "snapshots").glob("*.npy"), key=lambda path: int(path.stem))
+    files = sorted((folder / "snapshots").glob("[0-9]*.npy"), key=lambda path: int(path.stem))
     return [(int(path.stem), np.load(path)) for path in files]
 
 
@@ -86,6 +87,6 @@ def save_snapshot(module: Any, most: int) -> None:
     if module.part_done * most < len(done) + 1 and module.part_done < 1:
         return
     images = module.data.splits["source_val"].images[:FOLLOWED]
-    folder.mkdir(exist_ok=True)
     made = translations(module.network, images, module.device)["made"]
-    np.save(folder / f"{module.batches_done}.npy", as_uint8(made, module.network.spec.levels))
+    with whole_file(folder / f"{module.batches_done}.npy") as unfinished:
+        np.save(unfinished, as_uint8(made, module.network.spec.levels))
