@@ -289,3 +289,23 @@ def centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, 
     scale = min(have[0] / want[0], have[1] / want[1])
     left, top = (max(0.0, (old - new * scale) / 2) for old, new in zip(have, want, strict=True))
     return left, top, have[0] - left, have[1] - top
+
+
+def read_folder(folder: Path, height: int, width: int) -> dict[str, np.ndarray]:
+    """Name → uint8 (3, height, width) of a folder's pictures, upright and made that large; the option `images`.
+
+    Raises:
+        UsageError: there is no folder, no picture in it, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder images='{folder}': give one with PNG or JPEG files.")
+    found = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        try:
+            small = read_upright(path, channels=3).resize((width, height), Image.Resampling.BILINEAR)
+        except Exception as error:  # of many kinds
+            raise UsageError(f"'{path}' cannot be read as an image: take it out of the folder.") from error
+        found[path.stem] = np.asarray(small).transpose(2, 0, 1)
+    if not found:
+        raise UsageError(f"images='{folder}' holds no {', '.join(SUFFIXES)} file: give a folder that does.")
+    return found

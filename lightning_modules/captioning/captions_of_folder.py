@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from datamodules.errors import UsageError
+from datamodules.images import read_folder
 from datamodules.spec import CaptionSpec
 from lightning_modules.captioning.decoding import beam_search, draw
 from lightning_modules.captioning.pictures import marked, save_attention
@@ -19,7 +19,6 @@ from reporting.report import page, write_text
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FOLDER = "captions"
 
 
@@ -31,7 +30,7 @@ def check_caption(run: Any, spec: CaptionSpec) -> None:
         spec.start(run.config.language)
     if run.config.temperature < 0:
         raise UsageError(f"temperature is {run.config.temperature}, but it must be a number, 0 or more.")
-    read_images(Path(run.config.images), spec)
+    read_folder(Path(run.config.images), spec.height, spec.width)
 
 
 def caption_folder(module: Any, run: Any) -> None:
@@ -42,7 +41,7 @@ def caption_folder(module: Any, run: Any) -> None:
     network.eval()
     folder.mkdir(exist_ok=True)
     found, lines = {}, ["# Captions", ""]
-    for name, image in read_images(Path(config.images), spec).items():
+    for name, image in read_folder(Path(config.images), spec.height, spec.width).items():
         record = describe(module, image, language, config.temperature)
         found[name] = record
         best = record["beams"][0]
@@ -88,24 +87,3 @@ def describe(module: Any, image: np.ndarray, language: str, temperature: float) 
         codes = draw(network, annotations, starts, temperature=temperature, generator=generator)[0, 1:].tolist()
         record["drawn"] = " ".join(spec.vocabulary[code] for code in codes if code > spec.end)
     return record
-
-
-def read_images(folder: Path, spec: CaptionSpec) -> dict[str, np.ndarray]:
-    """Name → uint8 (3, H, W) of a folder's pictures, made as large as the network's.
-
-    Raises:
-        UsageError: there is no folder, no picture in it, or one that does not open.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder images='{folder}': give one with PNG or JPEG files.")
-    found = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS):
-        try:
-            with Image.open(path) as image:
-                small = image.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-        except (UnidentifiedImageError, OSError) as error:
-            raise UsageError(f"'{path}' cannot be read as an image: take it out of the folder.") from error
-        found[path.stem] = np.asarray(small).transpose(2, 0, 1)
-    if not found:
-        raise UsageError(f"images='{folder}' holds no {', '.join(ENDINGS)} file: give a folder that does.")
-    return found

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from datamodules.errors import UsageError
-from datamodules.spec import ImageSpec
+from datamodules.images import read_folder
 from lightning_modules.adaptation.translation.translated import as_uint8, translations
 from reporting.figures import image_grid
 
@@ -18,7 +17,6 @@ log = logging.getLogger(__name__)
 
 ITEMS = 40  # test images, where no folder is named
 COLUMNS = 10
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def translate_images(module: Any, run: Any) -> None:
@@ -29,7 +27,7 @@ def translate_images(module: Any, run: Any) -> None:
     """
     spec, folder = run.datamodule.spec, run.folder / "translated"
     if (chosen := run.config.get("images")) is not None:
-        found = read_images(Path(chosen), spec)
+        found = read_folder(Path(chosen), spec.height, spec.width)
     else:
         found = {str(n): image for n, image in enumerate(run.datamodule.splits["source_test"].images[:ITEMS])}
     images = np.stack([*found.values()])
@@ -44,20 +42,3 @@ def translate_images(module: Any, run: Any) -> None:
         for name, image in zip(found, made, strict=True):
             Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{name}.png")
     log.info("translated: %s", folder / "strip.png")
-
-
-def read_images(folder: Path, spec: ImageSpec) -> dict[str, np.ndarray]:
-    """Name → (3, H, W) of a folder's images, made as large as the network's."""
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder images='{folder}': give one with PNG or JPEG files.")
-    found = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS):
-        try:
-            with Image.open(path) as image:
-                small = image.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-        except (UnidentifiedImageError, OSError) as error:
-            raise UsageError(f"'{path}' cannot be read as an image: take it out of the folder.") from error
-        found[path.stem] = np.asarray(small).transpose(2, 0, 1)
-    if not found:
-        raise UsageError(f"images='{folder}' holds no {', '.join(ENDINGS)} file: give a folder that does.")
-    return found
