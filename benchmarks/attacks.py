@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import ratio, side_by_side, spread, where
-from datamodules.digits import Digits
+from datamodules.images.digits import Digits
 from datamodules.tools import Arguments, whole_number
 from lightning_modules.attacks import adversarial, crafting, forward_of, pgd, succeeded
 from lightning_modules.classification import CNN

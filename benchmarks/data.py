@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import spread, where
-from datamodules.augment import FlipAndCrop
+from datamodules.images.shared.augment import FlipAndCrop
 from datamodules.loader import BatchLoader
 from datamodules.spec import ImageSpec
 from datamodules.tools import Arguments, whole_number

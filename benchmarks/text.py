@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import seconds, spread, where
 from datamodules.spec import TextSpec
-from datamodules.text_loader import Streams
+from datamodules.text.loader import Streams
 from datamodules.tools import Arguments, whole_number
 from lightning_modules.char_lm import CharGRU, CharLSTM
 from lightning_modules.char_lm.generation import generate

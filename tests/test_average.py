@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
+from datamodules.images.digits import Digits
 from reporting.load import load_run, read_checkpoint
 from tests.conftest import SMALLEST, run_here
 

@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import train
-from datamodules import mnist
-from datamodules.cifar10_files import read_binary_batch, read_parquet, read_python_batch
 from datamodules.errors import UsageError
-from datamodules.images import Images
+from datamodules.images import mnist
+from datamodules.images.cifar10_files import read_binary_batch, read_parquet, read_python_batch
+from datamodules.images.folder import Images
 from datamodules.sources import damage_named
-from datamodules.text import Text
+from datamodules.text.text import Text
 from lightning_modules.pixelrnn.codec import read as read_compressed
 from reporting.folder import read_run
 from reporting.load import read_checkpoint

@@ -21,7 +21,7 @@ import train
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
-from datamodules.images import Images
+from datamodules.images.folder import Images
 from reporting.load import read_checkpoint
 from running.checkpoints import WholeCheckpoints
 from tests.commands import train_ended
@@ -76,7 +76,7 @@ def test_a_checkpoint_killed_half_way_leaves_the_one_before(tmp_path, monkeypatc
 
 def test_no_file_of_the_project_is_written_in_place():
     """Every write goes through `whole_file`; these few have their own way to be whole."""
-    own_way = {"datamodules/cache.py", "datamodules/shakespeare.py", "datamodules/files.py"}
+    own_way = {"datamodules/cache.py", "datamodules/text/shakespeare.py", "datamodules/files.py"}
     writes = (".write_text(", ".write_bytes(", "np.save(", "savez", ".savefig(", "torch.save(", 'open("w', '"wb"')
     for folder in ("datamodules", "lightning_modules", "reporting", "running"):
         for file in (REPOSITORY / folder).rglob("*.py"):

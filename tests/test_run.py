@@ -16,8 +16,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
+from datamodules.images.digits import Digits
 from reporting.load import load_run, read_checkpoint
 from reporting.results import keep_weights
 from running import provenance
@@ -57,7 +57,7 @@ def test_test_figures_are_those_of_the_loaded_network(quick_run):
     """Bits per dimension worked out again, in a notebook's way."""
     network, spec, _ = load_run(quick_run)
     predictions = np.load(quick_run / "predictions.npz")
-    from datamodules.digits import Digits
+    from datamodules.images.digits import Digits
 
     data = Digits()
     data.prepare_data()

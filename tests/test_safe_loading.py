@@ -45,7 +45,10 @@ PLANTED = {
     "builtins.eval": {"_target_": "builtins.eval", "_args_": ["1"]},
     "hydra.utils.get_method": {"_target_": "hydra.utils.get_method", "path": "os.system"},
     # Names that begin as ours do, or as a known one does
-    "datamodules.shakespeare.urlopen": {"_target_": "datamodules.shakespeare.urlopen", "url": "http://localhost"},
+    "datamodules.text.shakespeare.urlopen": {
+        "_target_": "datamodules.text.shakespeare.urlopen",
+        "url": "http://localhost",
+    },
     "datamodules.cache.shutil.rmtree": {"_target_": "datamodules.cache.shutil.rmtree", "path": "/nowhere"},
     "lightning_modules.base.torch.hub.load": {"_target_": "lightning_modules.base.torch.hub.load"},
     "torch.optim.Adam.__init__": {"_target_": "torch.optim.Adam.__init__"},
@@ -108,7 +111,7 @@ def test_every_configuration_of_the_project_is_allowed():
 
 def test_a_file_put_into_conf_widens_nothing_but_to_what_the_project_defines(tmp_path, monkeypatch):
     shutil.copytree(targets.CONF, tmp_path / "conf")
-    for number, target in enumerate(("torch.hub.load", "datamodules.shakespeare.urlopen", "os.system")):
+    for number, target in enumerate(("torch.hub.load", "datamodules.text.shakespeare.urlopen", "os.system")):
         (tmp_path / f"conf/experiment/theirs{number}.yaml").write_text(f"model:\n  _target_: {target}\n")
     before = allowed_calls()
     monkeypatch.setattr(targets, "CONF", tmp_path / "conf")
@@ -226,7 +229,8 @@ def test_nothing_reaches_for_the_network(task, no_network, tmp_path, monkeypatch
 
 def test_a_data_set_that_is_asked_for_may_reach_for_it(tmp_path, monkeypatch):
     """Or the test above would show nothing."""
-    from datamodules import shakespeare, sources
+    from datamodules import sources
+    from datamodules.text import shakespeare
 
     tried = []
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

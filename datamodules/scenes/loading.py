@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from datamodules.image import ImageDataModule
+from datamodules.images.shared.image import ImageDataModule
 from datamodules.loader import ArrayLoader, Arrays
 from datamodules.scenes.augment import SceneAugment
 from datamodules.scenes.batches import AsScenes, SceneSplit

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.cache import cached_arrays
+from datamodules.domains.pairs import PairDataModule
 from datamodules.errors import UsageError
-from datamodules.pairs import PairDataModule
 from lightning_modules.adaptation.distances import mean_kernel_distance
 from lightning_modules.adaptation.network import SOURCE, TARGET, DigitNetwork, SourceOnly, TargetTrained
 from lightning_modules.adaptation.predicting import outputs, probabilities

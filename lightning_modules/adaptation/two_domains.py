@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.domains.pairs import PairBatch, PairDataModule, Unlabelled
 from datamodules.errors import UsageError
-from datamodules.pairs import PairBatch, PairDataModule, Unlabelled
 from lightning_modules.adaptation.bounds import KEPT, measure_bounds
 from lightning_modules.adaptation.criteria import unlabelled_criteria
 from lightning_modules.adaptation.distances import proxy_a_distance

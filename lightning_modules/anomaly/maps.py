@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
-from datamodules.kvasir import STEP, patches
+from datamodules.images.kvasir import STEP, patches
 from lightning_modules.anomaly.figures import plain
 from lightning_modules.anomaly.judging import auc
 from lightning_modules.anomaly.likelihoods import Likelihood

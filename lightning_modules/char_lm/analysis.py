@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.spec import TextSpec
-from datamodules.vocabulary import UNKNOWN
+from datamodules.text.vocabulary import UNKNOWN
 from lightning_modules.char_lm.recurrent import RecurrentLM
 
 WORD_PLACES = 10  # letters of a word counted each for itself; those after are one group

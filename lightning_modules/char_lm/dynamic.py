@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.text_loader import Stretch
+from datamodules.text.loader import Stretch
 from lightning_modules.char_lm.recurrent import RecurrentLM, detached
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.text import SCORINGS
-from datamodules.vocabulary import decode, encode
+from datamodules.text.text import SCORINGS
+from datamodules.text.vocabulary import decode, encode
 from lightning_modules.char_lm import analysis
 from lightning_modules.char_lm.figures import (
     Block,

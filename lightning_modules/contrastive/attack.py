@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from datamodules.image import Split
+from datamodules.images.shared.image import Split
 from datamodules.spec import CaptionSpec, ImageSpec
 from lightning_modules import attacks
 from lightning_modules.classification.robustness.stage import asked_for, run_attacks

@@ -13,11 +13,11 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from datamodules.dota import offsets, read_image
-from datamodules.dota_text import read_detections, read_labels, write_detections
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
-from datamodules.images import find_pictures
+from datamodules.images.folder import find_pictures
+from datamodules.scenes.dota import offsets, read_image
+from datamodules.scenes.dota_text import read_detections, read_labels, write_detections
 from datamodules.scenes.quadrilaterals import is_convex, smallest_rectangle
 from datamodules.scenes.rectangles import corners as corners_of
 from datamodules.spec import SceneSpec

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.image import Split
+from datamodules.images.shared.image import Split
 from datamodules.spec import ImageSpec
 from lightning_modules.classification.network import Classifier
 

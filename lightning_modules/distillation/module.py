@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.data_free import DataFree
 from datamodules.errors import UsageError
+from datamodules.images.shared.data_free import DataFree
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured
 from lightning_modules.classification import Classification
 from lightning_modules.distillation.checkpoints import write_classifier

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.hierarchy import LEVELS
+from datamodules.images.shared.hierarchy import LEVELS
 from lightning_modules.classification.analysis import confident_mistakes, confusions
 from lightning_modules.classification.figures import save_captioned, save_matrix
 from lightning_modules.classification.report import SPLITS, worst_confusions

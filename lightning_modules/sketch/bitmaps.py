@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
-from datamodules.quickdraw import FILE as DRAWINGS
-from datamodules.sketches import SketchDataModule
 from datamodules.strokes.forms import Polylines, to_polylines
+from datamodules.strokes.quickdraw import FILE as DRAWINGS
+from datamodules.strokes.sketches import SketchDataModule
 from lightning_modules.sketch.judge import judged
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.sketches import Drawings, SketchDataModule
 from datamodules.strokes.batches import PadDrawings
 from datamodules.strokes.forms import Polylines, to_polylines
+from datamodules.strokes.sketches import Drawings, SketchDataModule
 from datamodules.strokes.symbols import STROKES, SYMBOLS, chance, closure_error, features_inside, frequencies
 from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import bitmap_figures

@@ -11,9 +11,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.digits_m import DigitsM
+from datamodules.domains.digits_m import DigitsM
+from datamodules.domains.pairs import PairDataModule
 from datamodules.errors import UsageError
-from datamodules.pairs import PairDataModule
 from datamodules.spec import ImageSpec
 from lightning_modules.adaptation import DANN, Adaptation, TwoDomains
 from reporting.load import read_checkpoint

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from datamodules.domains.pairs import PairBatch
 from datamodules.errors import UsageError
-from datamodules.pairs import PairBatch
 from datamodules.spec import ImageSpec
 from lightning_modules.adaptation import DANN, Adaptation, SourceOnly, TargetTrained
 from lightning_modules.adaptation.bounds import with_target_statistics

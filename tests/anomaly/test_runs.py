@@ -14,9 +14,9 @@ import torch
 from omegaconf import OmegaConf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from datamodules import kvasir
 from datamodules.errors import UsageError
-from datamodules.one_class import DigitsOneClass
+from datamodules.images import kvasir
+from datamodules.images.one_class import DigitsOneClass
 from datamodules.spec import ImageSpec
 from lightning_modules.anomaly import VAE, AnomalyDetection
 from lightning_modules.anomaly.comparison import score_table

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.digits import Digits
+from datamodules.images.digits import Digits
 from lightning_modules.attacks import succeeded
 from tests.attacks.networks import Trained, fitted, small_network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.vocabulary import character_spec, encode, word_spec
+from datamodules.text.vocabulary import character_spec, encode, word_spec
 from lightning_modules.char_lm import analysis
 from lightning_modules.char_lm.figures import COLUMNS, can_be_drawn, laid_out
 

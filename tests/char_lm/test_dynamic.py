@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import TextSpec
-from datamodules.text_loader import Stretch
+from datamodules.text.loader import Stretch
 from lightning_modules.char_lm import CharGRU, CharLSTM
 from lightning_modules.char_lm.dynamic import dynamic_scores
 from tests.conftest import run_here

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.errors import UsageError
-from datamodules.text import Text
-from datamodules.text_loader import Streams
-from datamodules.vocabulary import encode
+from datamodules.text.loader import Streams
+from datamodules.text.text import Text
+from datamodules.text.vocabulary import encode
 from lightning_modules.char_lm import leakage
 from reporting.load import load_run, read_checkpoint
 from reporting.statistics import half_interval

@@ -78,7 +78,7 @@ def test_without_normalise_nothing_is_kept_and_the_entry_takes_0_to_1():
 def test_training_learns_the_statistics_and_a_checkpoint_keeps_them(tmp_path):
     words = ["task=classification", "model=lenet5", "model.width=0.2", "model.normalise=true", "debug=quick"]
     run_here([*words, "trainer.precision=32-true"], tmp_path)
-    from datamodules.digits import Digits
+    from datamodules.images.digits import Digits
 
     data = Digits()
     data.prepare_data()

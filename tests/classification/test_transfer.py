@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import SVC
 
 from datamodules.errors import UsageError
-from datamodules.regions import REGIONS, keep_region
+from datamodules.images.shared.regions import REGIONS, keep_region
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, ViT
 from lightning_modules.classification.groups import balanced_weights, parameter_groups

@@ -102,7 +102,7 @@ def test_a_distractor_is_of_another_colour_and_shape():
 
 
 def test_a_distractor_changes_its_corner_alone(run):
-    from datamodules.digit_captions import DigitCaptions
+    from datamodules.captions.digit_captions import DigitCaptions
 
     data = DigitCaptions(cache=str(run / "cache"), side=32, objects=(1, 1), train_items=2, val_items=2, test_items=12)
     data.prepare_data()

@@ -160,8 +160,8 @@ def test_photographs_get_sentences_with_a_definition():
 
 
 def test_every_class_of_cifar_has_a_definition():
-    from datamodules.cifar10_files import CLASS_NAMES as TEN
-    from datamodules.cifar100 import CLASS_NAMES as HUNDRED
+    from datamodules.images.cifar10_files import CLASS_NAMES as TEN
+    from datamodules.images.cifar100 import CLASS_NAMES as HUNDRED
 
     assert set(DEFINITIONS) == {*TEN, *HUNDRED} and len(set(DEFINITIONS.values())) == 110
 

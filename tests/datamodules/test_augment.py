@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.augment import FlipAndCrop, cropped, mirrored
 from datamodules.errors import UsageError
+from datamodules.images.shared.augment import FlipAndCrop, cropped, mirrored
 from datamodules.loader import BatchLoader
 
 RNG = np.random.default_rng

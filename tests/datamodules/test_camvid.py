@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules.camvid import CamVid
 from datamodules.errors import UsageError
-from datamodules.masked_images import MaskedImages, images_or_scenes
+from datamodules.scenes.camvid import CamVid
+from datamodules.scenes.masked_images import MaskedImages, images_or_scenes
 from lightning_modules.segmentation.scores import class_weights
 from tests.conftest import real_data
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import cifar10, sources
-from datamodules.cifar10 import CIFAR10
-from datamodules.cifar10_files import BATCHES, local_source
+from datamodules import sources
 from datamodules.errors import UsageError
-from datamodules.image import Split
+from datamodules.images import cifar10
+from datamodules.images.cifar10 import CIFAR10
+from datamodules.images.cifar10_files import BATCHES, local_source
+from datamodules.images.shared.image import Split
 
 BATCH_ITEMS = 6
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.cifar100 import CIFAR100, CLASS_NAMES, SUPERCLASSES
 from datamodules.errors import UsageError
-from datamodules.image import Split
+from datamodules.images.cifar100 import CIFAR100, CLASS_NAMES, SUPERCLASSES
+from datamodules.images.shared.image import Split
 from reporting.folder import CONF
 from tests.conftest import real_data
 from tests.datamodules.test_cifar10 import no_hub, table  # noqa: F401

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import digit_captions
+from datamodules.captions import digit_captions
 from datamodules.captions.batches import CaptionBatch
+from datamodules.captions.digit_captions import DigitCaptions
 from datamodules.captions.facts import fact_of_row, held_out
 from datamodules.captions.words import GRAMMARS, decode_sentence
-from datamodules.digit_captions import DigitCaptions
 from datamodules.errors import UsageError
 from lightning_modules.base import LossTask
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.digit_scenes import AnyDigits, DigitScenes
 from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneBatch
+from datamodules.scenes.digit_scenes import AnyDigits, DigitScenes
 from datamodules.scenes.pixels import paint_and_tell
 from datamodules.scenes.records import make_scenes
 from datamodules.scenes.rectangles import canonical, corners

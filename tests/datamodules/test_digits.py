@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
-from datamodules.image import Split, cut_validation
+from datamodules.images.digits import Digits
+from datamodules.images.shared.image import Split, cut_validation
 from datamodules.spec import ImageSpec, TextSpec, spec_from_dict, spec_to_dict
 
 

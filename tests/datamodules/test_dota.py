@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.dota import GREY, Dota, cut, offsets
-from datamodules.dota_text import Labels, read_detections, read_labels, write_detections, write_labels
 from datamodules.errors import UsageError
+from datamodules.scenes.dota import GREY, Dota, cut, offsets
+from datamodules.scenes.dota_text import Labels, read_detections, read_labels, write_detections, write_labels
 from datamodules.scenes.quadrilaterals import fault, is_convex, smallest_rectangle
 from datamodules.scenes.rectangles import corners
 from tests.conftest import real_data

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.captions.flickr8k import LISTS, Flickr8k
 from datamodules.captions.words import decode_sentence
 from datamodules.errors import UsageError
-from datamodules.flickr8k import LISTS, Flickr8k
 
 SPLITS = {"train": ["a.jpg", "b.jpg", "c.jpg"], "val": ["d.jpg"], "test": ["e.jpg"]}
 

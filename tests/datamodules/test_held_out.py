@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import UsageError
-from datamodules.held_out import held_out_classes, hold_out
-from datamodules.image import Split
+from datamodules.images.shared.held_out import held_out_classes, hold_out
+from datamodules.images.shared.image import Split
 
 
 @pytest.mark.parametrize(("number", "classes"), [(0, 10), (2, 10), (8, 10), (20, 100), (1, 3), (98, 100)])

@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from datamodules import images as module
 from datamodules.errors import UsageError
-from datamodules.images import Images, divide, read_picture
+from datamodules.images import folder as module
+from datamodules.images.folder import Images, divide, read_picture
 from tests.forked import Command
 
 KINDS = [("RGB", "png"), ("L", "png"), ("P", "gif"), ("RGBA", "png"), ("RGB", "jpg"), ("RGB", "webp"), ("L", "JPEG")]

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import mnist
 from datamodules.errors import UsageError
-from datamodules.image import Split
-from datamodules.mnist import DRAWN_ITEMS, FOLDERS, MNIST, draw
+from datamodules.images import mnist
+from datamodules.images.mnist import DRAWN_ITEMS, FOLDERS, MNIST, draw
+from datamodules.images.shared.image import Split
 from tests.conftest import real_data
 
 ITEMS = {"train": 40, "test": 12}

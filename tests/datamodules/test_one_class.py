@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import kvasir
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
-from datamodules.images import Images
-from datamodules.kvasir import KvasirPatches, patches
-from datamodules.mnist import MNIST
-from datamodules.one_class import (
+from datamodules.images import kvasir
+from datamodules.images.digits import Digits
+from datamodules.images.folder import Images
+from datamodules.images.kvasir import KvasirPatches, patches
+from datamodules.images.mnist import MNIST
+from datamodules.images.one_class import (
     DigitsOneClass,
     ImagesOneClass,
     MNISTOneClass,
@@ -22,7 +22,7 @@ from datamodules.one_class import (
     normal_labels,
     standardised,
 )
-from datamodules.pneumonia_mnist import PneumoniaMNIST
+from datamodules.images.pneumonia_mnist import PneumoniaMNIST
 from tests.conftest import real_data
 
 
@@ -62,7 +62,7 @@ def test_mnists_latest_images_validate(monkeypatch):
 
 
 def _split(pair):
-    from datamodules.image import Split
+    from datamodules.images.shared.image import Split
 
     return Split(*pair)
 

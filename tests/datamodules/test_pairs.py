@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.blending import blend, blended, in_colour
-from datamodules.digits_m import DigitsM
+from datamodules.domains.blending import blend, blended, in_colour
+from datamodules.domains.digits_m import DigitsM
+from datamodules.domains.mnist_m import MNISTM, divided, find_photographs, read_photographs
+from datamodules.domains.pair import Pair
+from datamodules.domains.pairs import PairLoader
 from datamodules.errors import UsageError
-from datamodules.image import Split
-from datamodules.mnist import read_idx
-from datamodules.mnist_m import MNISTM, divided, find_photographs, read_photographs
-from datamodules.pair import Pair
-from datamodules.pairs import PairLoader
+from datamodules.images.mnist import read_idx
+from datamodules.images.shared.image import Split
 from tests.conftest import real_data
 
 
@@ -83,7 +83,7 @@ def test_the_embedded_pair_is_always_the_same(digits_m):
 def test_backgrounds_share_no_pixel_and_are_light_and_dark_in_every_split(digits_m, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "datamodules.digits_m.blended", lambda images, numbers, photographs, *_: given.append(photographs)
+        "datamodules.domains.digits_m.blended", lambda images, numbers, photographs, *_: given.append(photographs)
     )
     digits_m._made(np.zeros((1, 1, 28, 28), np.uint8))
     assert [len(strips) for strips in given] == [12, 4, 8] and all(s.shape[1] >= 28 for part in given for s in part)
@@ -125,7 +125,7 @@ def test_mnist_ms_splits(tmp_path):
 
 
 def test_missing_photographs_are_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("datamodules.mnist_m.idx_source", lambda path: object())
+    monkeypatch.setattr("datamodules.domains.mnist_m.idx_source", lambda path: object())
     with pytest.raises(UsageError, match=r"BSDS500 were not found .* take data=digits_m, which needs no download"):
         MNISTM(str(tmp_path), str(tmp_path)).prepare_data()
     (tmp_path / "bsds500").mkdir()

@@ -9,7 +9,7 @@ import pytest
 from sklearn import datasets
 
 from datamodules.errors import UsageError
-from datamodules.photos import GRID, TILES, Photos
+from datamodules.images.photos import GRID, TILES, Photos
 
 HEIGHT, WIDTH = 427, 640
 

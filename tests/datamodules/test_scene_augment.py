@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.digit_scenes import AnyDigits
 from datamodules.scenes.augment import SceneAugment, mirrored, turned
 from datamodules.scenes.batches import SceneSplit
+from datamodules.scenes.digit_scenes import AnyDigits
 from datamodules.scenes.pixels import paint_and_tell
 from datamodules.scenes.records import make_scenes
 from datamodules.scenes.rectangles import canonical, corners, share_inside

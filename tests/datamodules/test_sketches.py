@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from datamodules.doodles import Doodles
 from datamodules.errors import UsageError
-from datamodules.glyphs import FAMILIES, Glyphs
-from datamodules.kanji import Kanji
-from datamodules.quickdraw import QuickDraw
-from datamodules.sketches import Drawings, SketchDataModule, drawings
 from datamodules.strokes.batches import Jitter, PadDrawings, ragged
+from datamodules.strokes.doodles import Doodles
 from datamodules.strokes.files import read_drawing, read_npz
 from datamodules.strokes.forms import (
     checked,
@@ -29,6 +25,10 @@ from datamodules.strokes.forms import (
     to_five,
     to_polylines,
 )
+from datamodules.strokes.glyphs import FAMILIES, Glyphs
+from datamodules.strokes.kanji import Kanji
+from datamodules.strokes.quickdraw import QuickDraw
+from datamodules.strokes.sketches import Drawings, SketchDataModule, drawings
 from datamodules.strokes.symbols import (
     SYMBOLS,
     chance,

@@ -10,12 +10,12 @@ import torch
 
 from datamodules import sources
 from datamodules.errors import UsageError
-from datamodules.pydocs import PyDocs
-from datamodules.shakespeare import Shakespeare
 from datamodules.spec import TextSpec, spec_from_dict, spec_to_dict
-from datamodules.text import SCORINGS, Text
-from datamodules.text_loader import Streams, Stretch, Windows
-from datamodules.vocabulary import UNKNOWN, character_spec, decode, encode, word_spec
+from datamodules.text.loader import Streams, Stretch, Windows
+from datamodules.text.pydocs import PyDocs
+from datamodules.text.shakespeare import Shakespeare
+from datamodules.text.text import SCORINGS, Text
+from datamodules.text.vocabulary import UNKNOWN, character_spec, decode, encode, word_spec
 from tests.conftest import real_data
 
 PERSIAN = "بنی‌آدم اعضای یک پیکرند\nکه در آفرینش ز یک گوهرند\n"
@@ -205,7 +205,7 @@ def test_without_file_and_connection_the_text_that_needs_none_is_named(tmp_path,
 def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
     text = (real_data("tiny_shakespeare") / "input.txt").read_bytes()
     (tmp_path / "served.txt").write_bytes(text)
-    monkeypatch.setattr("datamodules.shakespeare.ADDRESS", (tmp_path / "served.txt").as_uri())
+    monkeypatch.setattr("datamodules.text.shakespeare.ADDRESS", (tmp_path / "served.txt").as_uri())
     monkeypatch.setattr(sources, "_answers", lambda address: True)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     Shakespeare(str(tmp_path), str(tmp_path / "cache")).prepare_data()

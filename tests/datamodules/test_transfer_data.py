@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.cifar100_vehicles import CLASS_NAMES, CIFAR100Vehicles, take
-from datamodules.classes import chosen_classes, of_names
-from datamodules.covid_xray import CovidXray, fitted, folds_of, patient_of
-from datamodules.digits_marked import DigitsMarked
 from datamodules.errors import UsageError
-from datamodules.image import Split, require_apart
-from datamodules.pneumonia_mnist import PneumoniaMNIST
+from datamodules.images.cifar100_vehicles import CLASS_NAMES, CIFAR100Vehicles, take
+from datamodules.images.covid_xray import CovidXray, fitted, folds_of, patient_of
+from datamodules.images.digits_marked import DigitsMarked
+from datamodules.images.pneumonia_mnist import PneumoniaMNIST
+from datamodules.images.shared.classes import chosen_classes, of_names
+from datamodules.images.shared.image import Split, require_apart
 from tests.conftest import real_data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datamodules.digit_scenes import DigitScenes
+from datamodules.scenes.digit_scenes import DigitScenes
 from lightning_modules.detection import Detector
 from lightning_modules.detection.average_precision import judge, summary
 from lightning_modules.detection.module import as_rows, objects_of

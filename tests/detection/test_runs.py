@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.dota_text import write_detections, write_labels
 from datamodules.errors import UsageError
+from datamodules.scenes.dota_text import write_detections, write_labels
 from lightning_modules.detection.average_precision import judge, summary
 from lightning_modules.detection.files import judged_folders
 from reporting.predictions import read_predictions

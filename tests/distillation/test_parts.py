@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules.data_free import Counter, DataFree
 from datamodules.errors import UsageError
-from datamodules.image import Split
+from datamodules.images.shared.data_free import Counter, DataFree
+from datamodules.images.shared.image import Split
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, ResNet
 from lightning_modules.distillation import DFAD, Distillation, Generator
@@ -265,7 +265,7 @@ def test_an_epoch_is_counted_and_goes_on_in_its_middle():
 
 
 def test_everything_but_the_test_is_left_out():
-    from datamodules.digits import Digits
+    from datamodules.images.digits import Digits
 
     data = Digits()
     data.prepare_data()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
+from datamodules.images.digits import Digits
 from datamodules.loader import BatchLoader
 from lightning_modules.classification import CNN
 from lightning_modules.distillation.module import MOMENTS, Distillation
@@ -57,7 +57,7 @@ def test_real_images_are_never_looked_at_in_a_fit(teacher, tmp_path, monkeypatch
     words = [*WORDS, f"teacher={teacher}", "stages=[teacher,fit]"]
     run_here(words, tmp_path / "free")
     with monkeypatch.context() as patched:
-        patched.setattr("datamodules.image.BatchLoader", Refusing)
+        patched.setattr("datamodules.images.shared.image.BatchLoader", Refusing)
         run_here(words, tmp_path / "refused")
         with pytest.raises(AssertionError, match="a real image"):
             run_here(["stages=[test]", f"ckpt_path={tmp_path / 'refused'}", "task=distillation"], tmp_path / "test")

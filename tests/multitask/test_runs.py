@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.digit_shapes import DigitShapes
+from datamodules.images.digit_shapes import DigitShapes
 from tests.conftest import run_here
 
 SMALL = ["task=multitask", "model.widths=[6]", "model.hidden=8", "trainer.max_epochs=2", "trainer.precision=32-true"]

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from datamodules.mnist import MNIST
+from datamodules.images.mnist import MNIST
 from reporting.load import load_run, read_checkpoint
 from tests.conftest import REPOSITORY, real_data, run_here
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from datamodules.digits import Digits
 from datamodules.errors import UsageError
-from datamodules.mnist import MNIST
+from datamodules.images.digits import Digits
+from datamodules.images.mnist import MNIST
 from reporting.load import load_run
 from tests.conftest import run_here
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.doodles import Doodles
-from datamodules.glyphs import Glyphs
-from datamodules.quickdraw import QuickDraw
 from datamodules.strokes.batches import Jitter
+from datamodules.strokes.doodles import Doodles
 from datamodules.strokes.forms import from_polylines, to_polylines
+from datamodules.strokes.glyphs import Glyphs
+from datamodules.strokes.quickdraw import QuickDraw
 from datamodules.strokes.symbols import draw_symbol
 from lightning_modules.sketch import animation
 from lightning_modules.sketch.baselines import memoryless_nats

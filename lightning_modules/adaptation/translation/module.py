@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datamodules.domains.pairs import PairBatch
 from datamodules.errors import UsageError
-from datamodules.pairs import PairBatch
 from lightning_modules.adaptation.network import SOURCE, DigitNetwork
 from lightning_modules.adaptation.reversal import domain_loss, domain_losses, reversal_strength, reverse
 from lightning_modules.adaptation.translation.cycada import CyCADA

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 
 from datamodules.errors import UsageError
-from datamodules.regions import REGIONS, keep_region, region_mask
+from datamodules.images.shared.regions import REGIONS, keep_region, region_mask
 from lightning_modules.classification.network import Classifier
 from lightning_modules.classification.transfer.features import FeatureSettings, split_features
 from lightning_modules.classification.transfer.folds import Machine, Point, equal_images, nested
