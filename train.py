@@ -153,7 +153,7 @@ def main() -> None:
 def summarise() -> None:
     """Writes the summary of each sweep that ran, and shows its best rows."""
     for folder in sweep.folders:
-        from reporting.summary import outline, write_summary
+        from reporting.summary.page import outline, write_summary
 
         try:
             print(outline(write_summary([folder], folder)))

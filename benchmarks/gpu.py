@@ -22,7 +22,8 @@ from datamodules.errors import UsageError
 from datamodules.tools import Arguments, run_tool, whole_number
 from reporting.folder import REPOSITORY, monitored, read_json, read_run
 from reporting.report import write_text
-from reporting.results import keep, write_results
+from reporting.results.keep import keep
+from reporting.results.page import write_results
 from running.stopped import Stopped, listen
 
 RESULTS, RUNS = REPOSITORY / "results", REPOSITORY / "runs/gpu"

@@ -28,9 +28,11 @@ from benchmarks import data, recurrence, sampling, step, text
 from datamodules.tools import run_tool
 from lightning_modules.char_lm import leakage
 from lightning_modules.pixelrnn import receptive_fields
-from reporting import compare, results, summary
+from reporting import compare
 from reporting.folder import CONF, leaves
 from reporting.load import read_checkpoint
+from reporting.results import __main__ as results
+from reporting.summary import __main__ as summary
 from running.check import check_command
 from running.limits import NULL_KINDS
 from tests.commands import Ended, ended

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from datamodules.errors import UsageError
 from datamodules.images.digits import Digits
 from reporting.load import load_run, read_checkpoint
-from reporting.results import keep_weights
+from reporting.results.keep import keep_weights
 from running import provenance
 from running.check import check_command
 from running.precision import cpu_bf16_unit, resolve_precision

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import train as command
 from datamodules.errors import UsageError
 from lightning_modules.pixelrnn import PixelRNN
-from reporting.summary import write_summary
+from reporting.summary.page import write_summary
 from tests.conftest import QUICK, REPOSITORY, SMALLEST, TASKS, run_here
 from tests.forked import Command, train, train_as_two
 

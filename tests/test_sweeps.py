@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules.errors import UsageError
 from reporting.folder import CONF
-from reporting.summary import write_summary
+from reporting.summary.page import write_summary
 from running import sweep
 from running.check import check_command, compose_config
 from tests.conftest import run_here

@@ -28,7 +28,7 @@ from reporting.folder import read_run
 from reporting.load import load_run
 from reporting.predictions import read_predictions, write_predictions
 from reporting.report import ComparedRun
-from reporting.summary import write_summary
+from reporting.summary.page import write_summary
 from tests.conftest import run_here
 from tests.datamodules.test_one_class import save_pictures
 

@@ -16,17 +16,11 @@ from datamodules.errors import UsageError
 from lightning_modules.classification import Classification
 from reporting.folder import REPOSITORY
 from reporting.published import Figure, Origin, command_for
-from reporting.results import (
-    all_published,
-    keep,
-    kept_runs,
-    origins,
-    portable_command,
-    results_page,
-)
-from reporting.results_beside import beside, headline, published_row
-from reporting.results_kept import CLASS_FIGURE, Kept, kept_sweeps
-from reporting.results_runs import class_page, run_tables
+from reporting.results.beside import beside, headline, published_row
+from reporting.results.keep import keep, portable_command
+from reporting.results.kept import CLASS_FIGURE, Kept, kept_sweeps
+from reporting.results.page import all_published, kept_runs, origins, results_page
+from reporting.results.runs import class_page, run_tables
 from running.check import compose_config
 
 RESULTS = REPOSITORY / "results"

@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from datamodules.errors import UsageError
-from reporting import summary_figures
-from reporting.results_kept import keep_sweep, kept_sweeps
+from reporting.results.keep import keep_sweep
+from reporting.results.kept import kept_sweeps
 from reporting.runs import Run, Setting, find_runs, group, read_summaries, varied_keys, with_interval
 from reporting.statistics import half_interval, holm, mean, welch
-from reporting.summary import outline, write_summary
-from reporting.summary_figures import Places, save_against
+from reporting.summary import figures as summary_figures
+from reporting.summary.figures import Places, save_against
+from reporting.summary.page import outline, write_summary
 from tests.conftest import REPOSITORY
 
 SAMPLES = [([1.0, 2.0, 4.0], [1.1, 0.9, 5.0, 2.0]), ([3.01, 3.02], [3.2, 3.1, 3.3]), ([1.0, 1.5], [2.0, 2.5, 2.25])]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from reporting.published import Figure
-from reporting.results_beside import interval, number, row, words
-from reporting.results_kept import CLASS_FIGURE, COUNTS, Kept, known_task
+from reporting.results.beside import interval, number, row, words
+from reporting.results.kept import CLASS_FIGURE, COUNTS, Kept, known_task
 
 MOST = 12  # figures of other stages that a line shows
 

@@ -1,8 +1,4 @@
-"""The answer of a sweep: summary.md, summary.csv, summary.html and figures, from whatever runs a folder holds.
-
-`python -m reporting.summary DIR` at any time; `python -m reporting.summary DIR DIR … --to DIR` over several sweeps.
-A sweep writes it by itself when it ends, also when it is interrupted.
-"""
+"""The answer of a sweep: summary.md, summary.csv, summary.html and figures, from whatever runs a folder holds."""
 
 from __future__ import annotations
 
@@ -12,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UsageError
-from datamodules.tools import Arguments, run_tool
 from reporting.published import text
 from reporting.report import page, write_text
 from reporting.runs import Setting, Summary, read_summaries, with_interval
 from reporting.statistics import half_interval, mean
-from reporting.summary_sections import (
+from reporting.summary.sections import (
     counts,
     differences,
     failures,
@@ -114,20 +108,3 @@ def csv_row(summary: Summary, setting: Setting) -> dict[str, Any]:
     for name in ("parameters", "seconds/fit"):
         row[name] = mean(setting.values(name)) if setting.values(name) else ""
     return row
-
-
-def main(words_given: Sequence[str]) -> str:
-    parser = Arguments(prog="python -m reporting.summary", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="+", type=Path, help="a sweep's folder, or any folder that holds runs")
-    parser.add_argument("--to", type=Path, help="where the summary goes; needed for several folders")
-    given = parser.parse_args(words_given)
-    if len(given.folder) > 1 and given.to is None:
-        raise UsageError("Several folders: say where their summary goes, with --to FOLDER.")
-    try:
-        return outline(write_summary(given.folder, given.to or given.folder[0]))
-    except OSError as error:
-        raise UsageError(f"The summary cannot be written: {error}.") from error
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reporting.published import LOWER, Figure, Origin, command_for
-from reporting.results_kept import CLASS_FIGURE, Kept, known_task
+from reporting.results.kept import CLASS_FIGURE, Kept, known_task
 
 BETTER, WORSE, EQUAL = "▲", "▼", "="
 

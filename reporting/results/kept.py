@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,6 @@ from yaml import YAMLError
 from datamodules.errors import UsageError
 from reporting.folder import task_settings
 from reporting.published import text
-from reporting.report import write_text
-from reporting.runs import Run, Summary, read_summaries
-from reporting.summary import table_as_csv, write_summary
 
 CLASS_FIGURE = re.compile(r"(?:train|val|test)/([^/]+)/([^/]+)")  # of one class: test/precision/cat
 COUNTS = ("seconds/", "parameters", "steps", "epochs")
@@ -97,79 +93,9 @@ def setting_of(row: Mapping[str, str], record: Mapping[str, Any], name: str) -> 
     )  # fmt: skip
 
 
-def keep_sweep(sweep: Path, kept: Path, files: Sequence[str]) -> None:
-    """Copies a sweep into results/: its summary, what all its runs share, every figure's mean for each setting.
-
-    Args:
-        sweep: its folder, whose summary is written anew.
-        kept: where it goes.
-        files: names of other files in it to keep, such as leakage.md.
-
-    Raises:
-        UsageError: no run has finished, runs are of several tasks or data sets, or a file is not there.
-    """
-    for name in files:
-        if not (sweep / name).is_file():
-            raise UsageError(f"'{sweep}' has no file {name!r}: give names of files in it.")
-    summaries = read_summaries([sweep], sweep)
-    kinds = {(run.choices["task"], run.choices["data"]) for summary in summaries for run in summary.runs}
-    if len(kinds) > 1 or not summaries[0].settings:
-        raise UsageError(f"'{sweep}' is no sweep to keep: it needs finished runs, all of one task and one data set.")
-    (summary,) = write_summary([sweep], sweep)
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(sweep / "figures", kept / "figures", dirs_exist_ok=True)
-    for name in files:
-        shutil.copyfile(sweep / name, kept / name)
-    page = re.sub(r"\[(\d+)\]\(\d+/report\.html\)", r"\1", (sweep / "summary.md").read_text(encoding="utf-8"))
-    write_text(kept / "summary.md", portable_text(page))
-    write_text(kept / "summary.csv", table_as_csv([replace(summary, metrics=all_metrics(summary))]))
-    write_text(kept / "sweep.yaml", OmegaConf.to_yaml(OmegaConf.create(sweep_record(summary))))
-
-
-def all_metrics(summary: Summary) -> list[str]:
-    """The monitored metric, the shown ones, then every other but those of single classes."""
-    found = {name for setting in summary.settings for run in setting.runs.values() for name in run.metrics}
-    others = [name for name in sorted(found) if not name.startswith(COUNTS) and not CLASS_FIGURE.fullmatch(name)]
-    return list(dict.fromkeys([*summary.metrics, *others]))
-
-
-def sweep_record(summary: Summary) -> dict[str, Any]:
-    """sweep.yaml: task, data, the settings that all finished runs share, and where the runs come from."""
-    runs = [run for setting in summary.settings for run in setting.runs.values()]
-    records = [run.config.get("provenance", {}) for run in runs]
-    provenance = {
-        "command": portable(records[0].get("command", "")),
-        "machine": "; ".join(unique(record.get("machine") for record in records)),
-        "commit": ", ".join(unique(record.get("commit") for record in records)),
-    }
-    choices = runs[0].choices
-    return {
-        "task": choices["task"], "data": choices["data"], "settings": shared(runs), "provenance": provenance,
-    }  # fmt: skip
-
-
-def shared(runs: Sequence[Run]) -> dict[str, Any]:
-    """The settings in which these runs agree, without paths."""
-    first, *others = (run.settings for run in runs)
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in first.items()
-        if key != "data.path" and all(key in other and other[key] == value for other in others)
-    }
-
-
-def unique(values: Iterable[Any]) -> list[str]:
-    return list(dict.fromkeys(str(value) for value in values if value))
-
-
 def portable(command: str) -> str:
     """A command without the words that say where things lie on one machine."""
     return " ".join(word for word in command.split() if not word.startswith(PLACES))
-
-
-def portable_text(page: str) -> str:
-    """A summary's page, its commands portable."""
-    return re.sub(r"(?<=- command: `)[^`]+", lambda match: portable(match[0]), page)
 
 
 def known_task(name: str) -> dict[str, Any]:

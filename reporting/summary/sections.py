@@ -19,7 +19,7 @@ from reporting.published import Figure, short_keys, text
 from reporting.report import ComparedRun
 from reporting.runs import Run, Setting, Summary, with_interval
 from reporting.statistics import holm, mean, welch
-from reporting.summary_figures import save_against, save_all_curves, save_ranking, words
+from reporting.summary.figures import save_against, save_all_curves, save_ranking, words
 
 ALL_PAIRS = 8  # up to so many settings each is compared with each, more of them with the best alone
 LEVEL = 0.05
