@@ -62,7 +62,7 @@ class ArrayLoader:
         collate: the batch, given its arrays, the items' numbers and the epoch.
 
     `state_dict` holds the place in the epoch, so that a run resumed in the middle of an epoch goes on
-    with the batches it has not seen (`running.callbacks.Record` saves and restores it).
+    with the batches it has not seen (`running.training.callbacks.Record` saves and restores it).
     """
 
     batch_sampler = None  # Lightning asks every loader that has a `sampler` for one

@@ -25,15 +25,15 @@ from lightning_modules.base import MakeOptimizer, MakeScheduler, Task
 from lightning_modules.several import SeveralOptimizers
 from reporting.folder import find_checkpoint
 from reporting.load import load_weights, read_checkpoint
-from running.averaging import WeightAverage
-from running.budget import Budget
-from running.callbacks import ProgressLines, Record, ValidateLastStep
-from running.checkpoints import WholeCheckpoints, batches_done
-from running.curves import CurvesLogger
-from running.going_on import GoOn, StopGently
-from running.numbers import FiniteSteps
-from running.plateau import Plateau
 from running.refusals import check_network, check_optimizers
+from running.training.averaging import WeightAverage
+from running.training.budget import Budget
+from running.training.callbacks import ProgressLines, Record, ValidateLastStep
+from running.training.checkpoints import WholeCheckpoints, batches_done
+from running.training.curves import CurvesLogger
+from running.training.going_on import GoOn, StopGently
+from running.training.numbers import FiniteSteps
+from running.training.plateau import Plateau
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=L.Callback)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.errors import UsageError
 from lightning_modules.several import SeveralOptimizers
 from reporting.published import text
-from running.plateau import LENGTHS, check_span, on_plateau
+from running.training.plateau import LENGTHS, check_span, on_plateau
 
 # What a schedule over the whole training depends on.
 SPANNED = [*LENGTHS, "trainer.limit_train_batches", "data.batch_size"]

@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from reporting.folder import monitored, read_metrics
 from running.build import Data, Run, Start, batches_of, make_data, make_module, make_trainer, starting_point
 from running.check import check_new_folder
-from running.checkpoints import check_holds_all
 from running.precision import resolve_precision
 from running.provenance import write_config, write_metrics
 from running.refusals import check_batches, check_devices, check_processes, check_resumable
 from running.stages import STAGES, log_hyperparameters
+from running.training.checkpoints import check_holds_all
 
 log = logging.getLogger(__name__)
 

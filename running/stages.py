@@ -17,10 +17,10 @@ from reporting.load import read_checkpoint
 from reporting.predictions import write_predictions
 from reporting.report import Section, write_report
 from running.build import Run, figures_of
-from running.callbacks import Record
-from running.going_on import StopGently
-from running.numbers import FiniteSteps
 from running.stopped import Stopped
+from running.training.callbacks import Record
+from running.training.going_on import StopGently
+from running.training.numbers import FiniteSteps
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ class Stopped(BaseException):
 
 
 def listen() -> None:
-    """From now on SIGTERM and Ctrl-C raise `Stopped` wherever the program is (`running.going_on.StopGently` waits for
+    """From now on SIGTERM and Ctrl-C raise `Stopped` wherever the program is (`running.training.going_on.StopGently` waits for
     the end of a training step instead)."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):

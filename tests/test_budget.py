@@ -11,8 +11,8 @@ import pytest
 
 from lightning_modules.pixelrnn import PixelRNN
 from reporting.load import read_checkpoint
-from running.callbacks import Record
 from running.stopped import Stopped
+from running.training.callbacks import Record
 from tests.conftest import run_here
 
 WORDS = ["stages=[fit]", "model=pixelcnn", "model.hidden=4", "model.layers=1", "trainer.precision=32-true"]

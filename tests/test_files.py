@@ -23,7 +23,7 @@ from datamodules.errors import UsageError
 from datamodules.files import whole_file
 from datamodules.images.folder import Images
 from reporting.load import read_checkpoint
-from running.checkpoints import WholeCheckpoints
+from running.training.checkpoints import WholeCheckpoints
 from tests.commands import train_ended
 from tests.conftest import QUICK, REPOSITORY
 from tests.forked import Command

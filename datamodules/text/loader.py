@@ -25,7 +25,7 @@ class TextLoader:
     """What the loaders share: the place in the epoch, and batches made by number.
 
     `state_dict` holds the place, so that a run resumed in the middle of an epoch goes on where it stopped
-    (`running.callbacks.Record`); `sampler.set_epoch` is called by Lightning before every training epoch.
+    (`running.training.callbacks.Record`); `sampler.set_epoch` is called by Lightning before every training epoch.
 
     Args:
         codes: int64 (N,), the text.

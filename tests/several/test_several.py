@@ -14,8 +14,8 @@ import torch
 
 from datamodules.errors import UsageError
 from reporting.load import read_checkpoint
-from running.callbacks import ProgressLines
 from running.stopped import Stopped
+from running.training.callbacks import ProgressLines
 from tests.conftest import run_here
 from tests.several import gan
 from tests.several.ending import killed

@@ -8,9 +8,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_modules.base import TICKS, Task
-from running.callbacks import Record, validate_and_stop
-from running.going_on import end_training
-from running.plateau import stable
+from running.training.callbacks import Record, validate_and_stop
+from running.training.going_on import end_training
+from running.training.plateau import stable
 
 
 class Budget(Callback):

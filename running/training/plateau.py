@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from datamodules.errors import UsageError
 from lightning_modules.schedules import WarmupStableDecay, level_until
-from running.checkpoints import batches_done
+from running.training.checkpoints import batches_done
 
 # What a run that goes on from its plateau may be given more of.
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "budget.minutes")

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from lightning_modules.base import Task
-from running.going_on import end_training
+from running.training.going_on import end_training
 
 log = logging.getLogger(__name__)
 
