@@ -24,7 +24,8 @@ from datamodules.errors import UsageError
 from datamodules.files import REFUSALS, cannot_be_written, whole_file
 from reporting.folder import monitored
 from running import sweep
-from running.check import check_command, check_config, sentence
+from running.check import check_command, check_config
+from running.composed import sentence
 from running.processes import check_one_folder, of_one_run
 from running.stopped import Stopped, listen
 

@@ -97,7 +97,7 @@ def prepare(row: Row) -> None:
 def prepare_data(words: tuple[str, ...]) -> None:
     from hydra.utils import instantiate
 
-    from running.check import compose_config
+    from running.composed import compose_config
 
     instantiate(compose_config(words).data).prepare_data()
 

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from datamodules.errors import UsageError, did_you_mean
-from reporting.folder import CONF, find_checkpoint, monitored
+from datamodules.errors import UsageError
+from reporting.folder import CONF, find_checkpoint
 from reporting.targets import check_calls, check_hydra
+from running.composed import compose_config, default_config, sentence
+from running.jobs import check_job_folder, jobs_of, sweeper_of, words_of_search, words_of_sweep_file
 from running.limits import KINDS, LIMITS, NULL_KINDS, NULLABLE, OPTIONAL
-from running.sweep import check_same
 
-MANY_JOBS = 12  # composing one takes a quarter of a second
-# What choices of Hydra's groups are installed by.
-EXTRAS = {
-    ("hydra/sweeper", "optuna"): "search",
-    ("hydra/launcher", "joblib"): "parallel",
-    ("hydra/launcher", "submitit_local"): "parallel",
-    ("hydra/launcher", "submitit_slurm"): "parallel",
-}
 RESERVED = ("barebones", "callbacks", "default_root_dir", "enable_checkpointing", "enable_progress_bar",
             "fast_dev_run", "logger", "plugins")  # fmt: skip
 ONE_OR_MORE = ("data.size", "task.module.temperature", "stages")  # lists that have a say of their own on what is none
@@ -41,56 +28,6 @@ PUBLISHED = {"source", "data", "split", "figures"}
 def shown(value: Any) -> str:
     """A value in a sentence, as a command would write it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def sentence(error: Exception, known_keys: Sequence[str] = ()) -> str:
-    """What Hydra or OmegaConf found wrong, in one sentence that says what to do."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = sorted(error.options)
-        if extra := EXTRAS.get((group, choice)):
-            return f"{group}={choice} needs more packages: pip install -e '.[{extra}]'."
-        return f"There is no {group}={choice}{did_you_mean(choice, options)}: choose one of {', '.join(options)}."
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        key = unknown[1]
-        return (
-            f"There is no option '{key}'{did_you_mean(key, known_keys)}: "
-            f"`python train.py --help` lists them all, and +{key}=… would add it."
-        )
-    if isinstance(error, OmegaConfBaseException) and "is not in struct" in text:
-        return f"The option '{error.full_key or error.key}' is missing, and a run needs it: do not take it away with ~."
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"The option '{error.full_key}' is wrong: {text.splitlines()[0]}."
-    return f"The command cannot be read: {text.splitlines()[0].rstrip('.')}; `python train.py --help` shows how."
-
-
-def compose_config(words: Sequence[str]) -> DictConfig:
-    """The configuration that these command-line words make, with Hydra's own part.
-
-    Raises:
-        UsageError: a word is no option, or a choice does not exist.
-    """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            return compose("config", list(words), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise UsageError(sentence(error, sorted(keys_of(compose("config"))))) from error
-
-
-@lru_cache
-def default_config(groups: tuple[str, ...]) -> DictConfig:
-    """What these groups' choices are by themselves; not to be changed. The jobs of a sweep ask for few."""
-    return compose_config(groups)
-
-
-def keys_of(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration."""
-    for key in config:
-        yield f"{prefix}{key}"
-        node = config._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none():
-            yield from keys_of(node, f"{prefix}{key}.")
 
 
 def check_kinds(config: DictConfig, words: Sequence[str]) -> None:
@@ -230,77 +167,6 @@ def check_command(argv: Sequence[str]) -> list[str]:
     if over_tasks and not own_folder:
         added.append("hydra.sweep.dir='multiruns/tasks/${oc.env:ETUDES_STAMP}'")  # one folder for all of it
     return [*replaced, *added, *words_of_search(config, overrides)]
-
-
-def words_of_search(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
-    """What Optuna's sweeper cannot know, where the command does not say it.
-
-    Its direction is the task's; it draws by the run's seed, so that a search goes on in its folder; and no failed job
-    ends it.
-    """
-    sweeper, named = config.hydra.sweeper, {override.key_or_group for override in overrides}
-    if "optuna" not in sweeper._target_:
-        return []
-    words = {"direction": f"{monitored(config)[1]}imize", "max_failure_rate": 1.0}
-    if "seed" in (sweeper.sampler or {}):
-        words["sampler.seed"] = config.seed
-    return [f"hydra.sweeper.{key}={value}" for key, value in words.items() if f"hydra.sweeper.{key}" not in named]
-
-
-def own_words(overrides: Sequence[Override]) -> list[str]:
-    """The words that choose a sweep file, or set something of Hydra's."""
-    return [word.input_line for word in overrides if re.match(r"sweep$|hydra[./]", word.key_or_group)]
-
-
-def sweeper_of(overrides: Sequence[Override]) -> str:
-    """The sweeper's class."""
-    return compose_config(own_words(overrides)).hydra.sweeper._target_
-
-
-def jobs_of(overrides: Sequence[Override], basic: bool, every: bool) -> list[list[str]]:
-    """Each job's words; where they are many, or chosen by results, words in which every value occurs once."""
-    if basic:
-        jobs = BasicSweeper.split_arguments(list(overrides), None)[0]
-        if every or len(jobs) <= MANY_JOBS:
-            return jobs
-    values = {word.get_key_element(): values_of(word) for word in overrides}
-    first = {key: found[0] for key, found in values.items()}
-    settings = [first] + [first | {key: value} for key, found in values.items() for value in found[1:]]
-    return [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
-
-
-def values_of(word: Override) -> list[str]:
-    """A word's values as texts; the ends of an interval."""
-    if not word.is_sweep_override():
-        return [word.get_value_element_as_str()]
-    if word.is_discrete_sweep():
-        return list(word.sweep_string_iterator())
-    interval = word.value()
-    return [str(interval.start), str(interval.end)]
-
-
-def words_of_sweep_file(overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
-    """A sweep file's parameters as words, and words that put them on the command line without those it gives itself.
-
-    (Hydra would run every value of both.) The second list is empty when the command line gives none of them.
-    """
-    sweeper = OmegaConf.to_container(compose_config(own_words(overrides)).hydra.sweeper)
-    if not sweeper.get("params"):
-        return [], []
-    named = {override.key_or_group for override in overrides}
-    kept = [f"{key}={value}" for key, value in sweeper["params"].items() if key not in named]
-    if len(kept) == len(sweeper["params"]) or not sweeper["_target_"].endswith("BasicSweeper"):
-        return kept, []  # other sweepers let the command's words win by themselves
-    return [], ["hydra.sweeper.params=null", *kept]
-
-
-def check_job_folder(config: DictConfig, number: int) -> None:
-    """Raises UsageError when the folder of a sweep's job holds another configuration's run."""
-    with open_dict(config):
-        config.hydra.job.num = number
-        folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
-        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    check_same(own, folder)
 
 
 def words_of_checkpoint(config: DictConfig, words: Sequence[str], multirun: bool) -> list[str]:

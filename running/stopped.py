@@ -22,8 +22,8 @@ class Stopped(BaseException):
 
 
 def listen() -> None:
-    """From now on SIGTERM and Ctrl-C raise `Stopped` wherever the program is (`running.training.going_on.StopGently` waits for
-    the end of a training step instead)."""
+    """From now on SIGTERM and Ctrl-C raise `Stopped` wherever the program is. (`running.training.going_on.StopGently`
+    waits for the end of a training step instead.)"""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as of a job that a shell runs in the background

@@ -15,7 +15,8 @@ from hypothesis import settings
 from omegaconf import OmegaConf, open_dict
 
 from reporting.folder import CONF
-from running.check import check_config, compose_config
+from running.check import check_config
+from running.composed import compose_config
 from running.configured import final_config
 from running.run import execute
 

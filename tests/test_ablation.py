@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from datamodules.errors import UsageError
 from hydra_plugins.one_at_a_time import OneAtATime, plan
-from running.check import check_command, compose_config
+from running.check import check_command
+from running.composed import compose_config
 from tests.forked import train
 
 BEST = {"optimizer.lr": {"0.1": -math.inf, "0.01": 0.5}, "data.batch_size": {"16": 1.0}, "model.filters": {"64": 1.0}}

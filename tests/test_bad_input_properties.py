@@ -30,7 +30,7 @@ from reporting.folder import read_run
 from reporting.load import read_checkpoint
 from reporting.predictions import read_predictions
 from running import run as running_run
-from running.check import compose_config, keys_of
+from running.composed import compose_config, keys_of
 from tests.commands import ended
 from tests.conftest import SMALLEST, TASKS
 

@@ -22,7 +22,7 @@ from lightning_modules.char_lm import CharLM, CharLSTM
 from lightning_modules.gathering import in_order
 from reporting.predictions import read_predictions, write_predictions
 from running.build import batches_of
-from running.check import compose_config
+from running.composed import compose_config
 from tests.conftest import SMALLEST, TASKS
 from tests.smallest import inputs
 

@@ -14,7 +14,8 @@ from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
 from reporting.folder import CONF
 from reporting.load import load_run
-from running.check import check_config, compose_config
+from running.check import check_config
+from running.composed import compose_config
 from tests.conftest import LARGE, MODELS, PAIRS, SMALLEST, TASKS, run_here
 from tests.smallest import inputs
 

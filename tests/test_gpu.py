@@ -20,7 +20,8 @@ from benchmarks import gpu
 from benchmarks.gpu_rows import MOST, Row, lacks, ordered, read_rows, startable, words_of
 from benchmarks.gpu_runs import Bench, Outcome, Process
 from datamodules.errors import UsageError
-from running.check import check_config, compose_config
+from running.check import check_config
+from running.composed import compose_config
 from tests.commands import train_ended
 from tests.conftest import REPOSITORY, run_here
 

@@ -23,7 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import UsageError
-from running.check import CONF, check_config, compose_config, keys_of
+from reporting.folder import CONF
+from running.check import check_config
+from running.composed import compose_config, keys_of
 from tests.commands import train_ended
 from tests.conftest import PAIRS, REPOSITORY, SMALLEST, TASKS, run_here
 

@@ -20,7 +20,7 @@ from reporting import targets
 from reporting.compare import main as compare
 from reporting.load import load_run, read_checkpoint
 from reporting.targets import allowed_calls, check_calls, check_hydra, moved
-from running.check import compose_config
+from running.composed import compose_config
 from tests.commands import train_ended
 from tests.conftest import PAIRS, QUICK, SMALLEST, TASKS, run_here
 

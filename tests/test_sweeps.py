@@ -17,7 +17,8 @@ from datamodules.errors import UsageError
 from reporting.folder import CONF
 from reporting.summary.page import write_summary
 from running import sweep
-from running.check import check_command, compose_config
+from running.check import check_command
+from running.composed import compose_config
 from tests.conftest import run_here
 from tests.forked import Command, train
 

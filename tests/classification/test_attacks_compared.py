@@ -13,7 +13,7 @@ from lightning_modules.classification.robustness.spectra import radial_spectrum
 from lightning_modules.classification.robustness.transfer import transfer_figures
 from reporting.compare import main, read_runs
 from reporting.report import ComparedRun
-from running.check import compose_config
+from running.composed import compose_config
 from tests.conftest import run_here
 
 FEW = ["attack.items=24", "attack.eps=0.1", "attack.steps=2", "attack.attacks=[fgsm,pgd]", "attack.curve=[0.5,1]"]

@@ -19,7 +19,7 @@ from lightning_modules.forecasting.scores import Forecasts, each_value, of_passe
 from lightning_modules.forecasting.stress import block, scattered, with_outliers
 from lightning_modules.forecasting.testing import baselines
 from reporting.load import load_run
-from running.check import compose_config
+from running.composed import compose_config
 from tests.conftest import real_data, run_here
 
 SMALL = [

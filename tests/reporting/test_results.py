@@ -21,7 +21,7 @@ from reporting.results.keep import keep, portable_command
 from reporting.results.kept import CLASS_FIGURE, Kept, kept_sweeps
 from reporting.results.page import all_published, kept_runs, origins, results_page
 from reporting.results.runs import class_page, run_tables
-from running.check import compose_config
+from running.composed import compose_config
 
 RESULTS = REPOSITORY / "results"
 RUNS, SWEEPS, ORIGINS, PUBLISHED = kept_runs(RESULTS), kept_sweeps(RESULTS), origins(), all_published()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from datamodules.spec import ImageSpec
 from lightning_modules.base import Measured
 from lightning_modules.several import SeveralOptimizers
-from running.check import compose_config
+from running.composed import compose_config
 from running.configured import final_config
 from running.run import execute
 
