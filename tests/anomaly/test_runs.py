@@ -30,7 +30,7 @@ from reporting.predictions import read_predictions, write_predictions
 from reporting.report import ComparedRun
 from reporting.summary.page import write_summary
 from tests.conftest import run_here
-from tests.datamodules.test_one_class import save_pictures
+from tests.datamodules.images.test_one_class import save_pictures
 
 SMALL = ["task=anomaly", "model.hidden=16", "model.latent=3", "task.module.iwae_samples=4", "trainer.max_epochs=3"]
 

@@ -17,11 +17,11 @@ from reporting.load import read_checkpoint
 from running.stopped import Stopped
 from running.training.callbacks import ProgressLines
 from tests.conftest import run_here
+from tests.running.test_budget import Clock, clock  # noqa: F401
 from tests.several import gan
 from tests.several.ending import killed
 from tests.several.gan import Game, run_game
 from tests.soak.compare import differences, unequal
-from tests.test_budget import Clock, clock  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="module")

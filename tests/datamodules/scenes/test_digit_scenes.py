@@ -24,7 +24,7 @@ from datamodules.spec import (
     spec_from_dict,
     spec_to_dict,
 )
-from tests.datamodules.test_scenes import check_room
+from tests.datamodules.scenes.test_scenes import check_room
 
 SETTINGS = scene_settings(64, (1, 6), (0.16, 0.36), 75, 1, 2, 0, 0, most_objects=12)
 

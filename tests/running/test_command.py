@@ -29,7 +29,7 @@ def python(*words: str, folder: Path, **environment: str) -> subprocess.Complete
     )
 
 
-# One of each kind; tests/test_bad_input.py has the rest, in one process.
+# One of each kind; test_bad_input.py has the rest, in one process.
 MISTAKES = [
     (["model=diag_lstm"], "There is no model=diag_lstm (did you mean 'diag_bilstm'?)"),
     (["optimizer.lr=fast"], "optimizer.lr is 'fast', but it must be a number"),

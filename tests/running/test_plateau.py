@@ -15,9 +15,9 @@ from lightning_modules.pixelrnn import PixelRNN
 from lightning_modules.schedules import WarmupStableDecay
 from reporting.load import read_checkpoint
 from tests.conftest import run_here
+from tests.running.test_budget import Clock, clock  # noqa: F401
 from tests.several.ending import killed
 from tests.soak.compare import differences
-from tests.test_budget import Clock, clock  # noqa: F401
 
 NET = ["stages=[fit]", "model=pixelcnn", "model.hidden=4", "model.layers=1", "trainer.precision=32-true"]
 WORDS = [*NET, "scheduler=warmup_stable_decay", "optimizer=adam", "optimizer.lr=0.01", "data.batch_size=64"]

@@ -1,7 +1,7 @@
 """Bad commands and bad files: exit status 1, one sentence on stderr that names cause and remedy, nothing left behind.
 
 A row is a command and a part of what it says. All run in this process, through the entry points that `python train.py`
-and `python -m …` call, in one folder of good and bad files; `tests/test_command.py` runs a few as real commands.
+and `python -m …` call, in one folder of good and bad files; `test_command.py` runs a few as real commands.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from datamodules.scenes.pixels import paint_and_tell
 from datamodules.scenes.records import make_scenes
 from datamodules.scenes.rectangles import canonical, corners, share_inside
 from datamodules.scenes.settings import scene_settings
-from tests.datamodules.test_digit_scenes import mask_of
-from tests.datamodules.test_scenes import area_in_common
+from tests.datamodules.scenes.test_digit_scenes import mask_of
+from tests.datamodules.scenes.test_scenes import area_in_common
 
 SIDE = 96
 ALL = {"mirror": True, "quarter_turns": True, "scale": (0.6, 1.6), "crop": (80, 64)}
