@@ -14,7 +14,9 @@ from datamodules.images.cifar100 import CIFAR100, CLASS_NAMES, SUPERCLASSES
 from datamodules.images.shared.image import Split
 from reporting.folder import CONF
 from tests.conftest import real_data
-from tests.datamodules.images.test_cifar10 import no_hub, table  # noqa: F401
+from tests.datamodules.images.cifar10_written import table
+
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 GROUPS = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "cifar100.yaml").groups)
 

@@ -19,17 +19,9 @@ from datamodules.images.mnist import DRAWN_ITEMS, FOLDERS, MNIST, draw
 from datamodules.images.shared.image import Split
 from tests.conftest import real_data
 
+pytestmark = pytest.mark.usefixtures("no_hub")
 ITEMS = {"train": 40, "test": 12}
 FEW_DRAWN = {"train": 9, "valid": 4, "test": 5}
-
-
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch, tmp_path):
-    """No test reaches the Hub, or a copy from it that this machine may hold."""
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
 
 @pytest.fixture
