@@ -215,17 +215,8 @@ class Flickr8k(ImageDataModule):
         return np.asarray(small).transpose(2, 0, 1)
 
     def _loader(self, split: str) -> ArrayLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        training = split == "train"
-        return ArrayLoader(
-            self.splits[split],
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self.seed if training else None,
-            rank=rank,
-            world=world,
-            even=training,
-            collate=OneSentence(self.seed if training else None),
-        )
+        dealt = self.dealt(split)
+        return ArrayLoader(self.splits[split], **dealt, collate=OneSentence(dealt["seed"]))
 
 
 def read_text(path: Path) -> str:

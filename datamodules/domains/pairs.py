@@ -173,25 +173,18 @@ class PairDataModule(ImageDataModule):
                 found.update(np.ascontiguousarray(array))
         return found.hexdigest()
 
-    def _place(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def train_dataloader(self) -> PairLoader:
         source, target = self.splits["source_train"], self.splits["target_train"]
-        return PairLoader(source, target.images, self.batch_size, self.seed, *self._place())
+        return PairLoader(source, target.images, self.batch_size, self.seed, *self.place)
 
     def val_dataloader(self) -> dict[str, ArrayLoader]:
-        rank, world = self._place()
-        common = {"batch_size": self.eval_batch_size, "rank": rank, "world": world}
         return {
-            "": ArrayLoader((self.splits["target_val"].images,), collate=unlabelled, **common),
-            SOURCE: BatchLoader(*self.splits["source_val"], **common),
+            "": ArrayLoader((self.splits["target_val"].images,), collate=unlabelled, **self.dealt("val")),
+            SOURCE: BatchLoader(*self.splits["source_val"], **self.dealt("val")),
         }
 
     def test_dataloader(self) -> dict[str, ArrayLoader]:
-        rank, world = self._place()
-        common = {"batch_size": self.eval_batch_size, "rank": rank, "world": world}
         return {
-            "": BatchLoader(*self.splits["target_test"], **common),
-            SOURCE: BatchLoader(*self.splits["source_test"], **common),
+            "": BatchLoader(*self.splits["target_test"], **self.dealt("test")),
+            SOURCE: BatchLoader(*self.splits["source_test"], **self.dealt("test")),
         }

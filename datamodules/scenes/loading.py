@@ -32,7 +32,6 @@ class SceneDataModule(ImageDataModule):
         return list(self.spec.names)
 
     def _loader(self, split: str) -> ArrayLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         training, held = split == "train", self.splits[split].held
         names = tuple(held)
 
@@ -42,11 +41,7 @@ class SceneDataModule(ImageDataModule):
 
         return ArrayLoader(
             tuple(held.values()),
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self.seed if training else None,
-            rank=rank,
-            world=world,
-            even=training,
+            **self.dealt(split),
             least=2 if training and self.batch_size > 1 else 1,  # batch norms have no variance over one image
             augment=augment if training and self.scene_augment else None,
             collate=AsScenes(names),

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.loader import ArrayLoader, Arrays
+from datamodules.module import SplitDataModule
 from datamodules.spec import SeriesSpec
 
 FEATURES = ("S", "M", "MS")
@@ -41,7 +41,7 @@ class SeriesBatch(NamedTuple):
     origins: Tensor
 
 
-class SeriesDataModule(L.LightningDataModule):
+class SeriesDataModule(SplitDataModule):
     """Windows of a series, one at every step. A series implements `read`.
 
     A window is named by its origin, the row of its last value. A split's windows are those whose *targets* lie in its
@@ -63,8 +63,6 @@ class SeriesDataModule(L.LightningDataModule):
         UsageError: a choice is unknown, or a number impossible.
     """
 
-    prepare_data_per_node = True
-
     def __init__(
         self,
         window: int = 168,
@@ -77,9 +75,8 @@ class SeriesDataModule(L.LightningDataModule):
         eval_batch_size: int = 256,
         seed: int = 0,
     ):
-        super().__init__()
-        for name, size in {"window": window, "horizon": horizon, "batch_size": batch_size,
-                           "eval_batch_size": eval_batch_size}.items():  # fmt: skip
+        super().__init__(batch_size, eval_batch_size, seed, "windows")
+        for name, size in {"window": window, "horizon": horizon}.items():
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise UsageError(f"data.{name} is {size!r}, but it must be a whole number, 1 or more.")
         for name, word, known in [("features", features, FEATURES), ("split", split, SPLITS)]:
@@ -89,7 +86,6 @@ class SeriesDataModule(L.LightningDataModule):
             raise UsageError(f"data.missing is {missing!r}, but it must be a fraction from 0 up to, not including, 1.")
         self.window, self.horizon, self.features, self.missing, self.split = window, horizon, features, missing, split
         self.target = [target] if isinstance(target, (str, int, float)) else target and list(target)
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.series: Series | None = None
         self._spec: SeriesSpec | None = None
 
@@ -197,27 +193,13 @@ class SeriesDataModule(L.LightningDataModule):
         return arrays[0], rng.random((len(rows), self.window, len(self.spec.channels))) < fractions
 
     def _loader(self, split: str) -> ArrayLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         training = split == "train"
         return ArrayLoader(
             (self.origins(split),),
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self.seed if training else None,
-            rank=rank,
-            world=world,
-            even=training,
+            **self.dealt(split),
             augment=self._hide if training and self.missing else None,
             collate=lambda arrays, rows, epoch: self.windows(*arrays),
         )
-
-    def train_dataloader(self) -> ArrayLoader:
-        return self._loader("train")
-
-    def val_dataloader(self) -> ArrayLoader:
-        return self._loader("val")
-
-    def test_dataloader(self) -> ArrayLoader:
-        return self._loader("test")
 
 
 def or_(words: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import lightning as L
 import numpy as np
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.loader import ArrayLoader
+from datamodules.module import SplitDataModule
 from datamodules.spec import SketchSpec
 from datamodules.strokes.batches import Jitter, PadDrawings, ragged
 from datamodules.strokes.forms import dequantized
@@ -37,7 +37,7 @@ def drawings(strokes: list[np.ndarray], labels: Sequence[int], clear: Sequence[b
     return Drawings(ragged(strokes), np.array(labels, np.int64), clear)
 
 
-class SketchDataModule(L.LightningDataModule):
+class SketchDataModule(SplitDataModule):
     """Splits `train`, `val` and `test` of drawings, and loaders of `SketchBatch`es over them.
 
     A dataset implements `load_drawings`. `prepare_data` runs on every process; after it `spec` and `splits` are known.
@@ -57,8 +57,6 @@ class SketchDataModule(L.LightningDataModule):
         UsageError: a setting is impossible.
     """
 
-    prepare_data_per_node = True
-
     def __init__(
         self,
         batch_size: int = 100,
@@ -70,16 +68,13 @@ class SketchDataModule(L.LightningDataModule):
         dequantize: bool = False,
         seed: int = 0,
     ):
-        super().__init__()
-        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if not isinstance(size, int) or size < 1:
-                raise UsageError(f"data.{name} is {size!r}, but it must be a whole number of drawings, 1 or more.")
+        super().__init__(batch_size, eval_batch_size, seed, "drawings")
         if length is not None and (not isinstance(length, int) or length < 2):
             raise UsageError(f"data.length is {length!r}, but it must be a whole number of points, 2 or more, or null.")
         for name, share in {"scale_jitter": scale_jitter, "drop_points": drop_points}.items():
             if not 0 <= share < 1:
                 raise UsageError(f"data.{name} is {share}, but it must be a share from 0 up to, not including, 1.")
-        self.batch_size, self.eval_batch_size, self.length, self.seed = batch_size, eval_batch_size, length, seed
+        self.length = length
         self.scale_jitter, self.drop_points, self.dequantize = scale_jitter, drop_points, dequantize
         self.chosen = [str(name) for name in classes]
         self.splits: dict[str, Drawings] = {}
@@ -151,27 +146,13 @@ class SketchDataModule(L.LightningDataModule):
         return Jitter(self.scale_jitter, self.drop_points, self.dequantize)
 
     def _loader(self, split: str) -> ArrayLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        training, own = split == "train", self.splits[split]
+        own = self.splits[split]
         return ArrayLoader(
             (own.strokes, own.labels),
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self.seed if training else None,
-            rank=rank,
-            world=world,
-            even=training,
-            augment=self.jitter() if training else None,
+            **self.dealt(split),
+            augment=self.jitter() if split == "train" else None,
             collate=PadDrawings(self.scale),
         )
-
-    def train_dataloader(self) -> ArrayLoader:
-        return self._loader("train")
-
-    def val_dataloader(self) -> ArrayLoader:
-        return self._loader("val")
-
-    def test_dataloader(self) -> ArrayLoader:
-        return self._loader("test")
 
 
 def of_classes(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 
 from datamodules.errors import UsageError, did_you_mean
+from datamodules.module import SplitDataModule
 from datamodules.spec import TextSpec
 from datamodules.text.loader import Streams, Stretch, TextLoader, Windows
 from datamodules.text.vocabulary import WORD, character_spec, encode, word_spec
@@ -18,7 +18,7 @@ SPLIT_SEED = 0
 SCORINGS = ("carried", "reset")
 
 
-class TextDataModule(L.LightningDataModule):
+class TextDataModule(SplitDataModule):
     """A text as codes, the first 90 % training, the next 5 % validating, the last 5 % testing.
 
     A text implements `read_text`. `prepare_data` runs on every process; after it `spec` and `codes` are known.
@@ -45,8 +45,6 @@ class TextDataModule(L.LightningDataModule):
         UsageError: a choice is unknown or a size impossible.
     """
 
-    prepare_data_per_node = True
-
     def __init__(
         self,
         unit: str = "char",
@@ -61,16 +59,13 @@ class TextDataModule(L.LightningDataModule):
         eval_batch_size: int = 64,
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size, seed, "windows")
         choose("unit", unit, ("char", "word"))
         choose("split", split, ("temporal", "random"))
         choose("scoring", scoring, SCORINGS)
         choose("test_from", test_from, (VALIDATE_UP_TO, TRAIN_UP_TO))
         stride = max(1, window // 2) if stride is None and isinstance(window, int) else stride
-        for name, size in {
-            "window": window, "stride": stride, "batch_size": batch_size, "eval_batch_size": eval_batch_size,
-            "words": words,
-        }.items():  # fmt: skip
+        for name, size in {"window": window, "stride": stride, "words": words}.items():
             if not isinstance(size, int) or size < 1:
                 raise UsageError(f"data.{name} is {size!r}, but it must be a whole number, 1 or more.")
         if split == "random":
@@ -84,7 +79,6 @@ class TextDataModule(L.LightningDataModule):
         self.unit, self.words, self.split, self.test_from = unit, words, split, test_from
         self.carry = split == "temporal" if carry is None else carry
         self.scoring, self.window, self.stride = scoring, window, stride
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.codes = np.empty(0, np.int64)
         self.text = ""
         self._spec: TextSpec | None = None
@@ -131,7 +125,7 @@ class TextDataModule(L.LightningDataModule):
 
     def _check_lengths(self) -> None:
         first, last = self.stretch("train")
-        rows = self.batch_size * self._rank_and_world()[1] if self.carry else 1
+        rows = self.batch_size * self.place[1] if self.carry else 1
         if last - first <= rows * self.window:
             least = int((rows * self.window + 1) / TRAIN_UP_TO) + 1
             what = f"{rows} streams of {self.window}" if self.carry else f"a window of {self.window}"
@@ -160,19 +154,14 @@ class TextDataModule(L.LightningDataModule):
         held = max(1, round(len(starts) * (VALIDATE_UP_TO - TRAIN_UP_TO) / VALIDATE_UP_TO))
         return np.sort(order[held:] if split == "train" else order[:held]) * self.stride + first
 
-    def _rank_and_world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def train_dataloader(self) -> TextLoader:
-        rank, world = self._rank_and_world()
         if self.carry:
             first, last = self.stretch("train")
-            return Streams(self.codes[first:last], self.batch_size, self.window, self.seed, rank, world)
-        return self._windows("train", self.batch_size, seed=self.seed, even=True)
+            return Streams(self.codes[first:last], self.batch_size, self.window, self.seed, *self.place)
+        return self._windows("train")
 
-    def _windows(self, split: str, batch_size: int, **how: object) -> Windows:
-        rank, world = self._rank_and_world()
-        return Windows(self.codes, self.window_starts(split), self.window, batch_size, rank=rank, world=world, **how)
+    def _windows(self, split: str) -> Windows:
+        return Windows(self.codes, self.window_starts(split), self.window, **self.dealt(split))
 
     def scored(self, split: str, scoring: str) -> Stretch:
         """A split's whole stretch, to be scored carried or reset."""
@@ -180,7 +169,7 @@ class TextDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> TextLoader:
         if self.split == "random":
-            return self._windows("val", self.eval_batch_size)
+            return self._windows("val")
         return self.scored("val", self.scoring)
 
     def test_dataloader(self) -> dict[str, TextLoader]:

@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import lightning as L
 import numpy as np
 
 from datamodules.errors import UsageError
 from datamodules.loader import BatchLoader
+from datamodules.module import SplitDataModule
 from datamodules.spec import ImageSpec
 
 
@@ -21,7 +21,7 @@ class Split(NamedTuple):
     labels: np.ndarray
 
 
-class ImageDataModule(L.LightningDataModule):
+class ImageDataModule(SplitDataModule):
     """Splits `train`, `val` and `test` of uint8 images, and loaders over them.
 
     A dataset implements `load_splits`. `prepare_data` runs on every process; after it `spec` and `splits` are known.
@@ -32,14 +32,8 @@ class ImageDataModule(L.LightningDataModule):
         seed: of the training order; the splits do not depend on it.
     """
 
-    prepare_data_per_node = True
-
     def __init__(self, batch_size: int, eval_batch_size: int, seed: int):
-        super().__init__()
-        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if not isinstance(size, int) or size < 1:
-                raise UsageError(f"data.{name} is {size!r}, but it must be a whole number of images, 1 or more.")
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        super().__init__(batch_size, eval_batch_size, seed)
         self.splits: dict[str, Split] = {}
 
     @property
@@ -92,24 +86,13 @@ class ImageDataModule(L.LightningDataModule):
             require_apart({split: self.groups(split) for split in self.splits})
 
     def _loader(self, split: str) -> BatchLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         training = split == "train"
         return BatchLoader(
             *self.splits[split],
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            seed=self.seed if training else None,
-            rank=rank,
-            world=world,
-            even=training,
+            **self.dealt(split),
             augment=self.augment if training else None,
             weights=self.weights() if training else None,
         )
-
-    def train_dataloader(self) -> BatchLoader:
-        return self._loader("train")
-
-    def val_dataloader(self) -> BatchLoader:
-        return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader | dict[str, BatchLoader]:
         """Where classes are held out, a second loader, `unseen`, of their images."""
