@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from datamodules.cache import cached_arrays
 from datamodules.images.cifar10_files import CLASS_NAMES, SHAPE, local_source
 from datamodules.images.shared.augment import FlipAndCrop
@@ -68,9 +66,6 @@ class CIFAR10(ImageDataModule):
         given, test = (of_names(split, self.classes, CLASS_NAMES)[0] for split in published)
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return hold_out({"train": train, "val": val, "test": test}, self.held_out)
-
-    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
-        return self.flip_and_crop(images, rng, rows, epoch)
 
     def _from_hub(self) -> Source:
         looked_for = (

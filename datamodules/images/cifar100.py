@@ -110,9 +110,6 @@ class CIFAR100(ImageDataModule):
         train, val = cut_validation(given, self.val_items, SPLIT_SEED)
         return hold_out({"train": train, "val": val, "test": test}, self.held_out)
 
-    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
-        return self.flip_and_crop(images, rng, rows, epoch)
-
     def weights(self) -> np.ndarray | None:
         return balancing_weights(self.hierarchy, self.splits["train"], self.balance)
 

@@ -91,9 +91,6 @@ class CIFAR100Vehicles(ImageDataModule):
         )
         return {**take(given, self.per_class, self.draw), "test": test}
 
-    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
-        return self.flip_and_crop(images, rng, rows, epoch)
-
 
 def take(given: Split, per_class: int | None, draw: int) -> dict[str, Split]:
     """`train` and `val` of `per_class` images of each class, the first of a permutation of its own from `draw`.

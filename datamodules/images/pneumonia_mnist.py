@@ -48,7 +48,7 @@ class PneumoniaMNIST(ImageDataModule):
         crop_padding: int = 0,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
-        self.move = FlipAndCrop("none", crop_padding, seed)
+        self.flip_and_crop = FlipAndCrop("none", crop_padding, seed)
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
 
     @property
@@ -58,9 +58,6 @@ class PneumoniaMNIST(ImageDataModule):
     @property
     def class_names(self) -> list[str]:
         return list(CLASS_NAMES)
-
-    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
-        return self.move(images, rng, rows, epoch)
 
     @property
     def note(self) -> str:

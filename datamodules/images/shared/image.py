@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.errors import UsageError
+from datamodules.images.shared.augment import FlipAndCrop
 from datamodules.loader import BatchLoader
 from datamodules.module import SplitDataModule
 from datamodules.spec import ImageSpec
@@ -57,6 +58,7 @@ class ImageDataModule(SplitDataModule):
         return 1 if self.spec.classes == 2 else None
 
     nested_splits = ("train", "val", "test")  # what is pooled where nested cross-validation judges all of the data
+    flip_and_crop: FlipAndCrop | None = None  # how training images are moved
 
     def groups(self, split: str) -> np.ndarray | None:
         """Numbers (N,) of what belongs together in a split, say one patient's images; None: nothing does."""
@@ -70,7 +72,7 @@ class ImageDataModule(SplitDataModule):
             rows: each image's number in the split (B,).
             epoch: from 0.
         """
-        return images
+        return self.flip_and_crop(images, rng, rows, epoch) if self.flip_and_crop else images
 
     def weights(self) -> np.ndarray | None:
         """The chance of each training image to be drawn (N,); None: each once an epoch."""
