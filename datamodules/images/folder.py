@@ -6,39 +6,21 @@ import hashlib
 import json
 import logging
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.images.shared.image import ImageDataModule, Split
+from datamodules.images.shared.pictures import MODES, SUFFIXES, large_pictures, read_picture
 from datamodules.spec import ImageSpec
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # by content; without those that run a program, as EPS does
-MODES = {1: "L", 3: "RGB"}
 SPLIT_SEED = 0
-# Pillow warns from 89 million pixels, less than a 10,000×10,000 scan, because a small file can claim to be a picture
-# that fills the memory. This limit leaves room for every usual camera and scanner; to decode it takes 1 to 3 GB.
-MAX_PIXELS = 200_000_000
-ORIENTATION = 0x0112  # the EXIF tag: how a camera was held, to be undone
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class Images(ImageDataModule):
@@ -145,7 +127,7 @@ class Images(ImageDataModule):
         images = np.empty((len(files), *self.spec.shape), np.uint8)
         rows, unreadable = [], []
         progress = {"console": Console(stderr=True), "disable": not sys.stderr.isatty(), "transient": True}
-        with _large_pictures():
+        with large_pictures():
             for number, file in enumerate(track(files, f"Decoding {self.path.name}", **progress)):
                 try:
                     images[len(rows)] = read_picture(file, *self.spec.shape, crop=self.fit == "crop")
@@ -212,100 +194,3 @@ def divide(items: int, val_fraction: float, test_fraction: float, folder: Path) 
     order = np.random.default_rng(SPLIT_SEED).permutation(items)
     parts = {"train": order[val + test :], "val": order[:val], "test": order[val : val + test]}
     return {name: np.sort(rows) for name, rows in parts.items()}
-
-
-@contextmanager
-def _large_pictures() -> Iterator[None]:
-    """Pictures of up to MAX_PIXELS open without a warning, larger ones raise; Pillow's own limit comes back after."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd but harmless tags
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def read_picture(file: Path, channels: int, height: int, width: int, crop: bool) -> np.ndarray:
-    """A picture file as uint8 (C, H, W), upright. It is made small before all else, so that no second large copy is.
-
-    Raises:
-        Exception: of many kinds; the file cannot be read.
-    """
-    with Image.open(file, formats=FORMATS) as picture:
-        # A JPEG is decoded at 1/2, 1/4 or 1/8 where that is still twice what is needed, either way up.
-        picture.draft(None, (2 * max(height, width),) * 2)
-        picture.load()
-        orientation = picture.getexif().get(ORIENTATION, 1)
-        size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-        box = centre(picture.size, size) if crop else None
-        small = _plain(picture).resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
-    if orientation in UPRIGHT:
-        small = small.transpose(UPRIGHT[orientation])
-    if small.mode == "RGBA":
-        small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
-    pixels = np.asarray(small.convert(MODES[channels]))
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def read_upright(file: Path, channels: int) -> Image.Image:
-    """A picture file at its own size, upright, in grey (1 channel) or colour (3); transparent parts become white.
-
-    Raises:
-        Exception: of many kinds; the file cannot be read.
-    """
-    with Image.open(file, formats=FORMATS) as picture:
-        picture.load()
-        plain, orientation = _plain(picture), picture.getexif().get(ORIENTATION, 1)
-    if orientation in UPRIGHT:
-        plain = plain.transpose(UPRIGHT[orientation])
-    if plain.mode == "RGBA":
-        plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain)
-    return plain.convert(MODES[channels])
-
-
-def _plain(picture: Image.Image) -> Image.Image:
-    """The picture as L, RGB, RGBA or CMYK, whose values can be averaged.
-
-    Raises:
-        ValueError: its values have no known range.
-    """
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values are neither 8 nor 16 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8))  # Pillow's own conversion would cut off at 255
-    if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBa"):
-        return picture.convert("RGBA")
-    if picture.mode in ("L", "RGB", "RGBA", "CMYK"):
-        return picture
-    return picture.convert("L" if picture.mode == "1" else "RGB")
-
-
-def centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest box (left, top, right, bottom) in the middle of `have`, (width, height), that looks like `want`."""
-    scale = min(have[0] / want[0], have[1] / want[1])
-    left, top = (max(0.0, (old - new * scale) / 2) for old, new in zip(have, want, strict=True))
-    return left, top, have[0] - left, have[1] - top
-
-
-def read_folder(folder: Path, height: int, width: int) -> dict[str, np.ndarray]:
-    """Name → uint8 (3, height, width) of a folder's pictures, upright and made that large; the option `images`.
-
-    Raises:
-        UsageError: there is no folder, no picture in it, or one that cannot be read.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder images='{folder}': give one with PNG or JPEG files.")
-    found = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-        try:
-            small = read_upright(path, channels=3).resize((width, height), Image.Resampling.BILINEAR)
-        except Exception as error:  # of many kinds
-            raise UsageError(f"'{path}' cannot be read as an image: take it out of the folder.") from error
-        found[path.stem] = np.asarray(small).transpose(2, 0, 1)
-    if not found:
-        raise UsageError(f"images='{folder}' holds no {', '.join(SUFFIXES)} file: give a folder that does.")
-    return found

@@ -13,8 +13,9 @@ from PIL import Image
 
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError
-from datamodules.images.folder import Images, centre, divide, find_pictures, read_picture
+from datamodules.images.folder import Images, divide, find_pictures
 from datamodules.images.shared.image import ImageDataModule
+from datamodules.images.shared.pictures import centre, read_picture
 from datamodules.scenes.augment import SceneAugment
 from datamodules.scenes.batches import SceneSplit
 from datamodules.scenes.camvid import check_values

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from datamodules.errors import UsageError
-from datamodules.images.folder import read_folder
+from datamodules.images.shared.pictures import read_folder
 from datamodules.spec import CaptionSpec
 from lightning_modules.captioning.decoding import beam_search, draw
 from lightning_modules.captioning.pictures import marked, save_attention

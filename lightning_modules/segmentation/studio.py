@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from datamodules.errors import UsageError
-from datamodules.images.folder import SUFFIXES, read_upright
+from datamodules.images.shared.pictures import SUFFIXES, read_upright
 from lightning_modules.segmentation.fast_scnn import LEAST_SIDE, FastSCNN
 from lightning_modules.segmentation.figures import coloured, palette_of, save_legend
 

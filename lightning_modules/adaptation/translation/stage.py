@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.images.folder import read_folder
+from datamodules.images.shared.pictures import read_folder
 from lightning_modules.adaptation.translation.translated import as_uint8, translations
 from reporting.figures import image_grid
 

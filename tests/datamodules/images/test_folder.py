@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from datamodules.errors import UsageError
-from datamodules.images import folder as module
-from datamodules.images.folder import Images, divide, read_picture
+from datamodules.images.folder import Images, divide
+from datamodules.images.shared import pictures
+from datamodules.images.shared.pictures import read_picture
 from tests.forked import Command
 
 KINDS = [("RGB", "png"), ("L", "png"), ("P", "gif"), ("RGBA", "png"), ("RGB", "jpg"), ("RGB", "webp"), ("L", "JPEG")]
@@ -178,9 +179,9 @@ def test_pictures_are_turned_upright(tmp_path, orientation, suffix):
     stored = Image.fromarray(upright)
     back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     if orientation != 1:
-        stored = stored.transpose(back.get(orientation, module.UPRIGHT[orientation]))
+        stored = stored.transpose(back.get(orientation, pictures.UPRIGHT[orientation]))
     exif = Image.Exif()
-    exif[module.ORIENTATION] = orientation
+    exif[pictures.ORIENTATION] = orientation
     stored.save(tmp_path / f"x.{suffix}", exif=exif)
     pixels = read(tmp_path / f"x.{suffix}", size=(60, 90)).transpose(1, 2, 0).astype(int)
     assert np.abs(pixels - upright).mean() < 4
@@ -202,7 +203,7 @@ def test_every_proportion_crops(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(300):
         have, want = rng.integers(1, 2000, 2).tolist(), rng.integers(1, 300, 2).tolist()
-        left, top, right, bottom = module.centre(have, want)
+        left, top, right, bottom = pictures.centre(have, want)
         assert 0 <= left < right <= have[0] and 0 <= top < bottom <= have[1]
         assert (right - left) * want[1] == pytest.approx((bottom - top) * want[0])
 
@@ -220,7 +221,7 @@ def test_a_picture_beyond_the_limit_is_unreadable(tmp_path, monkeypatch, caplog)
     folder = save_plain(tmp_path / "pictures", 4)
     Image.new("1", (300, 300)).save(folder / "large.png")
     before = Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(module, "MAX_PIXELS", 80_000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 80_000)
     load(folder, tmp_path / "cache")
     assert "large.png (Image size (90000 pixels) exceeds limit of 80000" in caplog.text
     assert before == Image.MAX_IMAGE_PIXELS
@@ -245,7 +246,7 @@ def test_the_cache_follows_the_files_and_the_options(tmp_path, monkeypatch):
     first = load(folder, tmp_path / "cache")
     assert {split: len(part.images) for split, part in first.splits.items()} == {"train": 2, "val": 1, "test": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(module, "read_picture", lambda *words, **options: pytest.fail("decoded again"))
+        patch.setattr("datamodules.images.folder.read_picture", lambda *words, **options: pytest.fail("decoded again"))
         np.testing.assert_array_equal(all_images(load(folder, tmp_path / "cache", seed=3)), all_images(first))
     for options in ({"size": 8}, {"channels": 1}, {"fit": "stretch"}):
         load(folder, tmp_path / "cache", **options)
