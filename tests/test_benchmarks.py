@@ -21,6 +21,8 @@ def test_the_common_form_of_a_network_is_the_network_without_masks():
 
 
 def test_a_run_s_own_steps_are_timed_beside_bare_ones():
-    found = measured(["task=scratch_mlp", "trainer.accelerator=cpu"], steps=2, rounds=2)
+    found = measured(
+        ["task=classification", "model.filters=4", "model.depth=3", "trainer.accelerator=cpu"], steps=2, rounds=2
+    )
     assert {kind: len(times) for kind, times in found.times.items()} == {"loop": 2, "bare": 2}
     assert found.done == 6  # the first two do not count
