@@ -22,6 +22,7 @@ lint: $(DEV)
 bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.recurrence
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.text
