@@ -20,7 +20,8 @@ from lightning_modules.attacks.losses import at, best_other
 
 INSIDE = 0.999999  # artanh of ±1 is infinite
 BETAS, SMALL = (0.9, 0.999), 1e-8  # Adam's
-PROGRESS = 0.9999  # an item goes on while each tenth of the steps brings its loss below this part of what it was
+PROGRESS = 0.9999  # an item goes on while a tenth of the steps, or so many, bring its loss below this part of what it was
+LOOKED = 50
 
 
 @crafted
@@ -131,7 +132,7 @@ def descend(
     centre = (w.tanh() + 1) / 2  # the image, as far as w can say it
     item, delta = torch.arange(len(images), device=images.device), torch.zeros_like(w)
     first, second, last_loss = torch.zeros_like(w), torch.zeros_like(w), torch.full_like(c, torch.inf)
-    check = math.ceil(steps / 10)
+    check = min(math.ceil(steps / 10), LOOKED)
     for step in range(1, steps + 1):
         moved, logits, loss, found = _pass(forward, w, delta, centre, labels, targets, c, confidence)
         way = lengths(moved - images)
