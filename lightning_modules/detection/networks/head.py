@@ -34,8 +34,8 @@ class RoISettings(NamedTuple):
     finest: float = 16
     extend: tuple[float, float] = (1.0, 1.0)
     positive: float = 0.5
-    samples: int = 64
-    share: float = 0.25
+    samples: int = 32
+    share: float = 0.5
 
 
 class BoxHead(nn.Module):
@@ -52,7 +52,8 @@ class BoxHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(features.flatten(1))
-        return self.score(hidden).float(), self.box(hidden).float()
+        with torch.autocast(hidden.device.type, enabled=False):  # a class and a place are told in full precision
+            return self.score(hidden.float()), self.box(hidden.float())
 
 
 class Learnt(NamedTuple):
