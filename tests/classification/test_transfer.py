@@ -20,7 +20,7 @@ from datamodules.regions import REGIONS, keep_region
 from datamodules.spec import ImageSpec
 from lightning_modules.classification import CNN, ViT
 from lightning_modules.classification.groups import balanced_weights, parameter_groups
-from lightning_modules.classification.transfer import EfficientNetLite
+from lightning_modules.classification.networks import EfficientNetLite
 from lightning_modules.classification.transfer.features import (
     FeatureSettings,
     compute_features,

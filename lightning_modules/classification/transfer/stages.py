@@ -19,7 +19,7 @@ from datamodules.errors import UsageError
 from datamodules.files import whole_file
 from lightning_modules.classification.binary import binary_figures
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.transfer.backbone import Transferred
+from lightning_modules.classification.networks.backbone import Transferred
 from lightning_modules.classification.transfer.features import FeatureSettings, depths_for, split_features
 from lightning_modules.classification.transfer.folds import Machine, equal_images, nested, predicted, search
 from lightning_modules.classification.transfer.kept_svm import (
