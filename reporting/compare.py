@@ -22,6 +22,7 @@ from reporting.folder import read_run, task_class, task_settings
 from reporting.intervals import RESAMPLES, mean_interval
 from reporting.predictions import read_predictions
 from reporting.report import ComparedRun, Section, number, page, write_text
+from reporting.targets import moved
 
 LEFT_OUT = ("paths", "hydra", "provenance", "ckpt_path", "published", "choices", "stages")
 ALWAYS = ("commit", "machine", "command")
@@ -144,7 +145,7 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """The settings that are not the same in all runs, and where each run comes from."""
     settings = []
     for run in runs:
-        config = OmegaConf.to_container(run.config)
+        config = moved(OmegaConf.to_container(run.config))
         settings.append(dict(settings_of({key: value for key, value in config.items() if key not in LEFT_OUT})))
     rows = {"folder": [f"`{run.folder}`" for run in runs]}
     for name in dict.fromkeys(name for some in settings for name in some):

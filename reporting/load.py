@@ -16,7 +16,7 @@ from torch import nn
 from datamodules.errors import UsageError
 from datamodules.spec import Spec, spec_from_dict
 from reporting.folder import CONF, find_checkpoint
-from reporting.targets import check_calls
+from reporting.targets import check_calls, moved
 
 KINDS = {
     "config": dict, "spec": dict, "state_dict": dict, "metrics": dict, "loader_place": dict, "seconds": float,
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(k), kind) for k, kind in KINDS.items()):
         raise UsageError(f"'{path}' is no checkpoint of this project: it holds no config and spec.")
-    config = checkpoint["config"]
+    config = moved(checkpoint["config"])
     if not config.keys() >= CONFIG_KEYS or not all(isinstance(config[key], dict) for key in ("choices", "paths")):
         raise UsageError(f"'{path}' is no checkpoint of this project: its config is not one.")
     check_calls(config, f"'{path}'")
@@ -70,7 +70,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f"'{path}' is no checkpoint of this project: its spec is not one.") from error
     weights = checkpoint["state_dict"]
-    return checkpoint | {"state_dict": {k: v for k, v in weights.items() if not EARLIER_SUMS.fullmatch(str(k))}}
+    weights = {k: v for k, v in weights.items() if not EARLIER_SUMS.fullmatch(str(k))}
+    return checkpoint | {"config": config, "state_dict": weights}
 
 
 def reason(error: Exception) -> str:

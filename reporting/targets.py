@@ -98,6 +98,25 @@ def allowed_calls() -> frozenset[Call]:
     return frozenset(found)
 
 
+def moved(config: Any) -> Any:
+    """A configuration of an earlier version, whose names are where the project has them now.
+
+    What a file of conf/ calls has a name of its own in its package, wherever in the package it lies.
+    """
+    if isinstance(config, dict):
+        return {key: name_now(value) if key == "_target_" else moved(value) for key, value in config.items()}
+    return [moved(value) for value in config] if isinstance(config, list) else config
+
+
+def name_now(target: Any) -> Any:
+    """The one allowed name of the same package that ends alike; `target` itself where there is none."""
+    package, _, rest = str(target).partition(".")
+    alike = re.compile(rf"{re.escape(package)}\..*\b{re.escape(rest.rpartition('.')[2])}")
+    known = {dict(call).get("_target_") for call in allowed_calls()} if package in OWN else set()
+    found = [name for name in known if alike.fullmatch(name)]
+    return found[0] if target not in known and len(found) == 1 else target
+
+
 def is_defined_here(target: str) -> bool:
     """Does a module of OWN, or a module in a package of OWN, define this name? (Imported ones do not count.)"""
     *packages, name = target.split(".")

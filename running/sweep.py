@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import UsageError
 from reporting.folder import leaves, monitored, read_json
+from reporting.targets import moved
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ def check_same(config: DictConfig, folder: Path) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         return
-    ours, theirs = (dict(leaves(OmegaConf.to_container(c, resolve=True))) for c in (config, OmegaConf.load(path)))
+    both = (OmegaConf.to_container(c, resolve=True) for c in (config, OmegaConf.load(path)))
+    ours, theirs = (dict(leaves(moved(own))) for own in both)
     if ours.get("trainer.precision") == "auto":  # config.yaml holds what it became
         del ours["trainer.precision"], theirs["trainer.precision"]
     for key in [*theirs, *(key for key in ours if key not in theirs)]:

@@ -19,7 +19,7 @@ from datamodules.errors import UsageError
 from reporting import targets
 from reporting.compare import main as compare
 from reporting.load import load_run, read_checkpoint
-from reporting.targets import allowed_calls, check_calls, check_hydra
+from reporting.targets import allowed_calls, check_calls, check_hydra, moved
 from running.check import compose_config
 from tests.commands import train_ended
 from tests.conftest import PAIRS, QUICK, SMALLEST, TASKS, run_here
@@ -104,6 +104,19 @@ def test_every_configuration_of_the_project_is_allowed():
         check_hydra(OmegaConf.to_container(config.hydra), "it")
         del config._content["hydra"]
         check_calls(OmegaConf.to_container(config), "it")
+
+
+def test_what_an_earlier_version_called_is_found_where_it_is_now(quick_run, tmp_path):
+    names = [dict(call).get("_target_", "") for call in allowed_calls()]
+    ends = [(name.split(".")[0], name.split(".")[-1]) for name in set(names)]
+    assert len(ends) == len(set(ends)), "two names of one package end alike"
+    for path in (targets.REPOSITORY / "results").rglob("config.yaml"):
+        check_calls(moved(OmegaConf.to_container(OmegaConf.load(path))), str(path))
+    assert moved(PLANTED) == PLANTED
+    checkpoint = read_checkpoint(quick_run / "checkpoints/best.ckpt")
+    now, checkpoint["config"]["data"]["_target_"] = checkpoint["config"]["data"]["_target_"], "datamodules.old.Digits"
+    torch.save(checkpoint, tmp_path / "earlier.ckpt")
+    assert now.endswith(".Digits") and read_checkpoint(tmp_path / "earlier.ckpt")["config"]["data"]["_target_"] == now
 
 
 def test_a_file_put_into_conf_widens_nothing_but_to_what_the_project_defines(tmp_path, monkeypatch):
