@@ -83,6 +83,13 @@ class Transferred(Classifier):
     def begin_(self) -> str:
         """Reads the weights that `weights` names; says which."""
 
+    def layers_in_order(self) -> list[nn.Module]:
+        """The backbone's parts that have weights, from the images on; those of a sequence one by one."""
+        parts = []
+        for child in self.backbone.children():
+            parts += list(child) if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child]
+        return [part for part in parts if any(True for _ in part.parameters())]
+
     # Images
 
     def takes(self, height: int, width: int) -> bool:
