@@ -20,6 +20,7 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
     """ROC, and precision and recall, of each classifier's labels, scores and threshold; the first with a band of
     resampled items. A dot is its own threshold (a probability of ½), a diamond the one from validation images."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    lowest = 1.0
     for number, (name, (labels, scores, threshold)) in enumerate(judged.items()):
         false, true, _ = roc_curve(labels, scores)
         precision, recall, _ = precision_recall_curve(labels, scores)
@@ -29,6 +30,7 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
         if number == 0:
             at, low, high = roc_band(labels, scores)
             left.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+        lowest = min(lowest, precision.min())
         for cut, mark in ((0.0, "o"), (threshold, "D")):
             point = called(labels, scores, cut)
             left.plot(
@@ -42,7 +44,9 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
     left.set_ylabel("positives found (sensitivity)")
     right.set_xlabel("positives found (recall)")
     right.set_ylabel("of what is called positive, right (precision)")
-    right.set_ylim(max(0.0, 2 * base - 1), 1.01)
+    right.set_ylim(max(0.0, min(base, lowest) - 0.05), 1.01)
+    for mark, meaning in (("o", "called positive from probability ½"), ("D", "from the validation images' threshold")):
+        left.plot([], [], mark, color="grey", label=meaning)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend(loc="lower right", fontsize=9, title="area")
