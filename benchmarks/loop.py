@@ -21,7 +21,7 @@ from benchmarks.timing import ratio, seconds, spread, where
 from datamodules.tools import Arguments, whole_number
 from lightning_modules.base import Task
 from running.build import make_data, make_module, make_trainer
-from running.check import compose_config
+from running.composed import compose_config
 from running.configured import final_config
 from running.precision import resolve_precision
 from running.run import quieten

@@ -19,6 +19,7 @@ from datamodules.errors import UsageError, did_you_mean
 from datamodules.images.shared.classes import chosen_classes
 from datamodules.images.shared.image import ImageDataModule, Split
 from datamodules.images.shared.regions import check_region, keep_region, region_mask
+from datamodules.images.shared.xray_augment import MIRRORED, XrayAugment
 from datamodules.sources import damage_named, hashes
 from datamodules.spec import ImageSpec
 
@@ -51,6 +52,7 @@ class CovidXray(ImageDataModule):
         classes: some of the three; None: all.
         positive: this class against the others together; None: each class apart.
         fold: 0 to 4.
+        augment, mirror: of training images, see `XrayAugment`; mirroring puts the heart on the right.
 
     Sources: Ozturk et al. 2020 (github.com/muhammedtalo/COVID-19); Cohen et al. 2020, "COVID-19 Image Data
     Collection"; Wang et al. 2017, "ChestX-ray8".
@@ -69,8 +71,11 @@ class CovidXray(ImageDataModule):
         batch_size: int = 32,
         eval_batch_size: int = 100,
         seed: int = 0,
+        augment: str = "none",
+        mirror: bool = False,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
+        self.alter = XrayAugment(augment, mirror)
         if isinstance(size, bool) or not isinstance(size, int) or not 16 <= size <= 224:
             raise UsageError(f"data.size is {size!r}, but it must be from 16 to 224 pixels.")
         if fit not in FITS:
@@ -104,7 +109,10 @@ class CovidXray(ImageDataModule):
         return (
             "class and source are the same thing here: the COVID-19 images come from publications, the others from one "
             "archive, and the file's format and size alone tell them apart"
-        )
+        ) + (f"; {MIRRORED}" if self.alter.mirror else "")
+
+    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
+        return self.alter(images, rng)
 
     def groups(self, split: str) -> np.ndarray:
         return self.patients[split]

@@ -11,6 +11,7 @@ from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError
 from datamodules.images.shared.augment import FlipAndCrop
 from datamodules.images.shared.image import ImageDataModule, Split
+from datamodules.images.shared.xray_augment import MIRRORED, XrayAugment
 from datamodules.sources import Source, damage_named, hashes, read_source
 from datamodules.spec import ImageSpec
 
@@ -31,7 +32,8 @@ class PneumoniaMNIST(ImageDataModule):
     Args:
         path: the folder looked in, `paths.data`, for MedMNIST's file `pneumoniamnist.npz`.
         cache: the folder for the decoded arrays (5 MB), `paths.cache`.
-        crop_padding: training images are moved by up to so many pixels; never mirrored, which puts the heart right.
+        crop_padding: training images are moved by up to so many pixels.
+        augment, mirror: of training images, see `XrayAugment`; mirroring puts the heart on the right.
 
     Source: Yang et al., "MedMNIST v2", Scientific Data 2023; the X-rays: Kermany et al., Cell 2018. CC BY 4.0.
     """
@@ -46,9 +48,11 @@ class PneumoniaMNIST(ImageDataModule):
         eval_batch_size: int = 250,
         seed: int = 0,
         crop_padding: int = 0,
+        augment: str = "none",
+        mirror: bool = False,
     ):
         super().__init__(batch_size, eval_batch_size, seed)
-        self.flip_and_crop = FlipAndCrop("none", crop_padding, seed)
+        self.flip_and_crop, self.alter = FlipAndCrop("none", crop_padding, seed), XrayAugment(augment, mirror)
         self.path, self.cache = Path(path).expanduser().absolute(), Path(cache).expanduser().absolute()
 
     @property
@@ -59,10 +63,15 @@ class PneumoniaMNIST(ImageDataModule):
     def class_names(self) -> list[str]:
         return list(CLASS_NAMES)
 
+    def augment(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
+        return self.alter(super().augment(images, rng, rows, epoch), rng)
+
     @property
     def note(self) -> str:
         there = len(self.splits["test"].images) if self.splits else TEST_ITEMS
-        return "" if there == TEST_ITEMS else f"another split, {there} test images: figures do not compare"
+        other = f"another split, {there} test images: figures do not compare"
+        said = [] if there == TEST_ITEMS else [other]
+        return "; ".join([*said, MIRRORED] if self.alter.mirror else said)
 
     def load_splits(self) -> dict[str, Split]:
         source = npz_source(self.path)

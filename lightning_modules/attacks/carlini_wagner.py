@@ -20,7 +20,9 @@ from lightning_modules.attacks.losses import at, best_other
 
 INSIDE = 0.999999  # artanh of ±1 is infinite
 BETAS, SMALL = (0.9, 0.999), 1e-8  # Adam's
-PROGRESS = 0.9999  # an item goes on while a tenth of the steps, or so many, bring its loss below this part of what it was
+PROGRESS = (
+    0.9999  # an item goes on while a tenth of the steps, or so many, bring its loss below this part of what it was
+)
 LOOKED = 50
 
 

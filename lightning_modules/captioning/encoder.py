@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.spec import CaptionSpec
-from lightning_modules.classification.cnn import conv_layer
 from lightning_modules.classification.network import require_least
+from lightning_modules.classification.networks.cnn import conv_layer
 
 ENCODERS = ("cnn",)
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from datamodules.errors import UsageError
 
 
-def parameter_groups(network: nn.Module, backbone_lr: float, norm_bias_lr: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, backbone_lr: float, norm_bias_lr: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """By name: kernels (and matrices); vectors, which weight decay would only hold back; the normalisations' biases.
 
     Of a network with a `backbone` its groups and the head's apart. `multiple` is of the learning rate. What is frozen
@@ -20,14 +22,14 @@ def parameter_groups(network: nn.Module, backbone_lr: float, norm_bias_lr: float
     Args:
         backbone_lr: multiple of the backbone's groups.
         norm_bias_lr: multiple of the normalisations' biases, on top of it.
+        layer_decay: the backbone's last layer has the multiple `backbone_lr`, each one before it this share of the
+            next one's (Clark et al. 2020, ELECTRA, arXiv 2003.10555, section 3.1); 1: all the same.
     """
     norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))]
     biases = {id(norm.bias) for norm in norms}
-    backbone = getattr(network, "backbone", None)
-    inside = set() if backbone is None else {id(parameter) for parameter in backbone.parameters()}
     found = []
-    for part, multiple in {"": 1.0, **({"backbone ": backbone_lr} if inside else {})}.items():
-        own = [p for p in network.parameters() if p.requires_grad and (id(p) in inside) == bool(part)]
+    for part, multiple, parameters in parts(network, backbone_lr, layer_decay):
+        own = [p for p in parameters if p.requires_grad]
         kernels = [p for p in own if p.ndim > 1]
         vectors = [p for p in own if p.ndim == 1 and id(p) not in biases]
         norm_biases = [p for p in own if id(p) in biases]
@@ -42,6 +44,24 @@ def parameter_groups(network: nn.Module, backbone_lr: float, norm_bias_lr: float
             },
         ]
     return found
+
+
+def parts(network: nn.Module, backbone_lr: float, layer_decay: float) -> list[tuple[str, float, list[nn.Parameter]]]:
+    """Beginning of the groups' names, multiple, parameters: of what is no backbone, then of the backbone, whole or
+    layer by layer."""
+    backbone = getattr(network, "backbone", None)
+    if backbone is None:
+        return [("", 1.0, list(network.parameters()))]
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    head = ("", 1.0, [p for p in network.parameters() if id(p) not in inside])
+    if layer_decay == 1:
+        return [head, ("backbone ", backbone_lr, list(backbone.parameters()))]
+    layers = network.layers_in_order()
+    rates = [backbone_lr * layer_decay**above for above in reversed(range(len(layers)))]
+    return [head] + [
+        (f"backbone {place} ", rate, list(layer.parameters()))
+        for place, (rate, layer) in enumerate(zip(rates, layers, strict=True))
+    ]
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> Tensor:

@@ -17,6 +17,8 @@ from lightning_modules.classification.figures import save_captioned, save_matrix
 from lightning_modules.classification.network import Classifier, Shown
 from lightning_modules.classification.robustness.sections import attack_sections
 from lightning_modules.classification.transfer.sections import transfer_sections
+from lightning_modules.classification.transfer.stages import predictions_file
+from lightning_modules.classification.transfer.two_classes import NAMES, published_name
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
@@ -28,12 +30,14 @@ def report_sections(network: Classifier, run: Any, shown_images: list[int]) -> l
     """Accuracy beside published figures, and all that the predictions on the test images show."""
     note = f"\n\nThe data: {run.datamodule.note}." if run.datamodule.note else ""
     if "train/accuracy" in run.metrics:
-        note = "\n\nTraining figures are of images as they were trained on, moved and mirrored, with dropout." + note
+        note = "\n\nTraining figures are of images as they were trained on, augmentation and dropout and all." + note
     table = accuracy_table(run)
     sections = [Section("Accuracy", table + note)] if table.count("\n") > 1 or note else []
-    if (run.folder / "predictions.npz").exists():
-        predictions = read_predictions(run.folder)
-        sections += prediction_sections(predictions["label"], predictions["probabilities"], run)
+    for name, whose in NAMES.items():
+        if (run.folder / predictions_file(name)).exists():  # the network's, else what is learned from its features
+            predictions = read_predictions(run.folder, predictions_file(name))
+            sections += prediction_sections(predictions["label"], predictions["probabilities"], run, whose)
+            break
     own = transfer_sections(network, run)
     if own and own[0].title.startswith("What the score"):  # which every other figure is to be read by
         sections, own = [own[0], *sections], own[1:]
@@ -69,7 +73,7 @@ def accuracy_table(run: Any) -> str:
             views = "accuracy_tta" in entry.figures
             accuracy = entry.figures.accuracy_tta if views else entry.figures.accuracy
             name = SPLITS[entry.split] + (", views averaged" if views else "")
-            rows.append((name, accuracy, entry.figures.get("loss"), entry.source))
+            rows.append((name, accuracy, entry.figures.get("loss"), published_name(entry)))
     if not rows:
         return "No stage of this run has a test accuracy."
     lines = ["| images | accuracy | cross-entropy, nats | |", "|---|---:|---:|---|"]
@@ -78,10 +82,13 @@ def accuracy_table(run: Any) -> str:
     return "\n".join(lines)
 
 
-def prediction_sections(labels: np.ndarray, probabilities: np.ndarray, run: Any) -> list[Section]:
-    """Figures by class, the confusion matrix, the most confident mistakes, and calibration."""
+def prediction_sections(
+    labels: np.ndarray, probabilities: np.ndarray, run: Any, whose: str = "the network"
+) -> list[Section]:
+    """Figures by class, the confusion matrix, the most confident mistakes, and calibration, of one classifier."""
     names, figures = run.datamodule.class_names, run.folder / "figures"
-    sections = [Section("Classes", class_table(class_figures(labels, probabilities, names)))]
+    of = "" if whose == NAMES["network"] else f"Here and in the sections down to Calibration: {whose}.\n\n"
+    sections = [Section("Classes", of + class_table(class_figures(labels, probabilities, names)))]
 
     counts = confusions(labels, probabilities)
     save_matrix(figures / "confusion.png", counts, names)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from datamodules.captions.words import encode_sentences
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.spec import ImageSpec, Spec
-from lightning_modules.classification.cnn import CNN
 from lightning_modules.classification.network import require_least
-from lightning_modules.classification.vit import ViT
+from lightning_modules.classification.networks.cnn import CNN
+from lightning_modules.classification.networks.vit import ViT
 from lightning_modules.contrastive.sentences import LANGUAGE, described
 from lightning_modules.contrastive.text import TextTower
 from lightning_modules.contrastive.towers import TwoTowers

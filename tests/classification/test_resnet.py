@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, TextSpec
 from lightning_modules.classification import ResNet
-from lightning_modules.classification.resnet import PreactivationUnit
+from lightning_modules.classification.networks.resnet import PreactivationUnit
 
 GREY = ImageSpec(1, 8, 8, 17, classes=10)
 

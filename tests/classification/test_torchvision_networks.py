@@ -11,7 +11,7 @@ from torchvision import models
 
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec
-from lightning_modules.classification.transfer import VGG16, AlexNet, CovidCNN, MobileNetV2, ResNet50
+from lightning_modules.classification.networks import VGG16, AlexNet, CovidCNN, MobileNetV2, ResNet50
 
 IMAGENET = ImageSpec(3, 64, 64, 256, classes=1000)
 GREY = ImageSpec(1, 28, 28, 256, classes=2)

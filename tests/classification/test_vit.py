@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, TextSpec
 from lightning_modules.classification import Classification, ViT
-from lightning_modules.classification.attention import rollout, similarities
-from lightning_modules.classification.vit import Attention
+from lightning_modules.classification.networks.attention import rollout, similarities
+from lightning_modules.classification.networks.vit import Attention
 from lightning_modules.schedules import constant
 from reporting import compare
 from reporting.load import load_run

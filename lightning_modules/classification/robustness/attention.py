@@ -10,10 +10,10 @@ import torch
 from matplotlib import pyplot as plt
 
 from lightning_modules.attacks import forward_of, judged
-from lightning_modules.classification.attention import rollout
 from lightning_modules.classification.figures import to_picture
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.vit import ViT
+from lightning_modules.classification.networks.attention import rollout
+from lightning_modules.classification.networks.vit import ViT
 from reporting.figures import save
 
 ROWS = 4

@@ -17,8 +17,8 @@ from torch import Tensor
 from datamodules.cache import cached_arrays
 from datamodules.errors import UsageError
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.transfer.backbone import Depth, Transferred
-from lightning_modules.classification.transfer.pretrained import state_sha256
+from lightning_modules.classification.networks.backbone import Depth, Transferred
+from lightning_modules.classification.networks.pretrained import state_sha256
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Pictures of two classes and of a grid."""
+"""Pictures of two classes, of a grid, of features, and of accuracy against images of a class."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
     """ROC, and precision and recall, of each classifier's labels, scores and threshold; the first with a band of
     resampled items. A dot is its own threshold (a probability of ½), a diamond the one from validation images."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    lowest = 1.0
     for number, (name, (labels, scores, threshold)) in enumerate(judged.items()):
         false, true, _ = roc_curve(labels, scores)
         precision, recall, _ = precision_recall_curve(labels, scores)
@@ -29,6 +30,7 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
         if number == 0:
             at, low, high = roc_band(labels, scores)
             left.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+        lowest = min(lowest, precision.min())
         for cut, mark in ((0.0, "o"), (threshold, "D")):
             point = called(labels, scores, cut)
             left.plot(
@@ -42,7 +44,9 @@ def save_curves_of_two(path: Path, judged: Mapping[str, tuple[np.ndarray, np.nda
     left.set_ylabel("positives found (sensitivity)")
     right.set_xlabel("positives found (recall)")
     right.set_ylabel("of what is called positive, right (precision)")
-    right.set_ylim(max(0.0, 2 * base - 1), 1.01)
+    right.set_ylim(max(0.0, min(base, lowest) - 0.05), 1.01)
+    for mark, meaning in (("o", "called positive from probability ½"), ("D", "from the validation images' threshold")):
+        left.plot([], [], mark, color="grey", label=meaning)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend(loc="lower right", fontsize=9, title="area")
@@ -89,4 +93,42 @@ def save_grid(path: Path, grid: Mapping[tuple[float, float], float]) -> None:
     axis.set_xlabel("C")
     axis.set_ylabel("gamma · Σ Var")
     figure.colorbar(image, ax=axis, label="balanced accuracy, inner folds")
+    save(figure, path)
+
+
+def save_directions(
+    path: Path, places: np.ndarray, labels: np.ndarray, right: np.ndarray, names: Sequence[str]
+) -> None:
+    """Test images (N, 2) in the plane of the features' two principal directions, by class; the wrong ones ringed."""
+    figure, axis = plt.subplots(figsize=(8, 6))
+    colours = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
+    for number, name in enumerate(names):
+        own = places[labels == number]
+        axis.scatter(*own.T, s=9, color=colours(number % 20), alpha=0.6, linewidths=0, label=name)
+    axis.scatter(*places[~right].T, s=26, facecolors="none", edgecolors="black", linewidths=0.6, label="taken wrongly")
+    axis.set_xlabel("first principal direction of the training images' features")
+    axis.set_ylabel("second")
+    axis.legend(fontsize=8, markerscale=1.6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save(figure, path)
+
+
+def save_shots(path: Path, curves: Mapping[str, Mapping[int, Sequence[float]]], title: str) -> None:
+    """Of each classifier its test accuracies against images of a class: the mean of the draws, and from the least to
+    the most of them a band."""
+    figure, axis = plt.subplots(figsize=(7, 4.4))
+    for number, (name, found) in enumerate(curves.items()):
+        at = list(found)
+        means = [100 * float(np.mean(values)) for values in found.values()]
+        axis.plot(at, means, "o-", color=f"C{number}", label=name)
+        ends = [[100 * end(values) for values in found.values()] for end in (min, max)]
+        axis.fill_between(at, *ends, color=f"C{number}", alpha=0.18, linewidth=0)
+    axis.set_xscale("log")
+    every = sorted({n for found in curves.values() for n in found})
+    axis.set_xticks(every, [f"{n:,}" for n in every])
+    axis.minorticks_off()
+    axis.set_xlabel("images of each class to learn from")
+    axis.set_ylabel("test images right, %")
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
     save(figure, path)

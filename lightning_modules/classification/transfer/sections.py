@@ -1,28 +1,23 @@
-"""What a report shows of features, of what was learned from them, and of two classes."""
+"""What a report shows of features, and of what was learned from them."""
 
 from __future__ import annotations
 
 import csv
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from scipy.special import logit
 
-from lightning_modules.classification.binary import called
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.transfer.pictures import save_curves_of_two, save_grid, save_scores
+from lightning_modules.classification.transfer.pictures import save_directions, save_grid, save_shots
 from lightning_modules.classification.transfer.shortcuts import verdict
+from lightning_modules.classification.transfer.shots import FILE as SHOTS
+from lightning_modules.classification.transfer.shots import read_shots
 from lightning_modules.classification.transfer.stages import cv_file, predictions_file
-from lightning_modules.grad_cam import grad_cam, save_cams
-from reporting.intervals import auc, bootstrap, delong, delong_difference
+from lightning_modules.classification.transfer.two_classes import NAMES, judged_in, two_class_sections
 from reporting.predictions import read_predictions
 from reporting.report import Section
 
 TITLES = {"probe": "Logistic regression on features", "svm": "Support vectors on features"}
-NAMES = {"network": "network", "probe": "features, logistic", "svm": "features, RBF SVM"}
-KINDS = ("true positives", "false negatives", "false positives", "true negatives")
 SEEN = {
     "metadata/file": "the file alone: format, mode, size, bytes a pixel",
     "metadata/size": "width and height alone",
@@ -32,18 +27,6 @@ SEEN = {
     "regions/no_centre": "all but the centre",
     "regions/border": "the outer 9.4 % alone",
 }
-EACH = 3  # images of each kind
-
-
-class Judged(NamedTuple):
-    """One classifier's test items: whether positive (N,), scores (N,), the threshold from validation items, and the
-    score from which it calls an item positive by itself; its figures begin with `prefix`."""
-
-    name: str
-    labels: np.ndarray
-    scores: np.ndarray
-    threshold: float
-    prefix: str
 
 
 def transfer_sections(network: Classifier, run: Any) -> list[Section]:
@@ -53,7 +36,8 @@ def transfer_sections(network: Classifier, run: Any) -> list[Section]:
         sections.append(regions_section(run))
     if judged := judged_in(run):
         sections += two_class_sections(network, judged, run)
-    return sections + [machine_section(name, run) for name in TITLES if f"{name}/test/accuracy" in run.metrics]
+    sections += [machine_section(name, run) for name in TITLES if f"{name}/test/accuracy" in run.metrics]
+    return sections + directions_section(run) + shots_section(run)
 
 
 # Regions
@@ -79,120 +63,6 @@ def regions_section(run: Any) -> Section:
     return Section("What the score needs to see", text + "\n".join(lines))
 
 
-# Two classes
-
-
-def judged_in(run: Any) -> list[Judged]:
-    """The classifiers of a run on two classes whose figures are there."""
-    found = []
-    for name in NAMES:
-        prefix = "test" if name == "network" else f"{name}/test"
-        file = "predictions.npz" if name == "network" else predictions_file(name)
-        if f"{prefix}/threshold" in run.metrics and (run.folder / file).exists():
-            kept = read_predictions(run.folder, file)
-            threshold = run.metrics[f"{prefix}/threshold"]
-            if name == "network":  # kept as a probability
-                threshold = float(logit(min(max(threshold, 1e-7), 1 - 1e-7)))
-            found.append(Judged(name, kept["label"].astype(bool), kept["score"], threshold, prefix))
-    return found
-
-
-def two_class_sections(network: Classifier, judged: list[Judged], run: Any) -> list[Section]:
-    """Areas and thresholds with intervals, curves, scores, and of a network where it looks."""
-    names, figures = run.datamodule.class_names, run.folder / "figures"
-    save_curves_of_two(figures / "two_classes.png", {NAMES[j.name]: (j.labels, j.scores, j.threshold) for j in judged})
-    sections = [Section(f"Is it {names[1]}?", two_class_text(judged, run), "figures/two_classes.png")]
-    first = judged[0]
-    save_scores(figures / "scores.png", first.labels, first.scores, first.threshold, names)
-    sections.append(Section("Scores", confusion_text(first, names), "figures/scores.png"))
-    if first.name == "network" and hasattr(network, "map_and_logits") and run.datamodule.spec.channels in (1, 3):
-        sections += looked_at(network, first, run)
-    return sections
-
-
-def two_class_text(judged: list[Judged], run: Any) -> str:
-    groups, metrics = run.datamodule.groups("test"), run.metrics
-    lines = [
-        "| classifier | AUC | 95 % interval | accuracy | accuracy at threshold | 95 % interval | sensitivity, "
-        "specificity there | Brier |",
-        "|---|---:|---|---:|---:|---|---|---:|",
-    ]
-    for own in judged:
-        area = delong(own.labels, own.scores) if groups is None else resampled(auc, groups, own.labels, own.scores)
-        right = (own.scores >= own.threshold) == own.labels
-        share = bootstrap(lambda x: float(x.mean()), right, groups=groups)
-        at = called(own.labels, own.scores, own.threshold)
-        lines.append(
-            f"| {NAMES[own.name]} | {area.value:.4f} | {ends(area)} | {metrics[f'{own.prefix}/accuracy']:.4f} | "
-            f"{share.value:.4f} | {ends(share)} | {at.sensitivity:.3f}, {at.specificity:.3f} | "
-            f"{metrics[f'{own.prefix}/brier']:.4f} |"
-        )
-    said = ["The threshold is the one of the largest sensitivity + specificity on validation images (Youden's)."]
-    for own in judged:
-        get = lambda key, own=own: metrics[f"{own.prefix}/{key}"]  # noqa: E731
-        said.append(
-            f"{NAMES[own.name][0].upper()}{NAMES[own.name][1:]}: area {get('auc_roc_val'):.4f} on validation and "
-            f"{get('auc_roc'):.4f} on test images; at the threshold of 90 % specificity on validation images its "
-            f"sensitivity is {get('sensitivity_at_val_specificity_90'):.3f} and its specificity "
-            f"{get('specificity_at_val_specificity_90'):.3f} (read off the test curve, a point that nobody could "
-            f"have chosen, the sensitivity is {get('sensitivity_at_specificity_90'):.3f})."
-        )
-    said += [compared(judged[0], other, groups) for other in judged[1:]]
-    return "\n".join(lines) + "\n\n" + " ".join(said)
-
-
-def compared(first: Judged, other: Judged, groups: np.ndarray | None) -> str:
-    """The difference of two areas on the same items: DeLong's test, or of groups a paired bootstrap."""
-    names = f"{NAMES[first.name]} less {NAMES[other.name]}"
-    if groups is None:
-        gap = delong_difference(first.labels, first.scores, other.scores)
-        return f"Area of {names}: {gap.value:+.4f} (z = {gap.z:.2f}, p = {gap.p:.2g}, DeLong)."
-    found = resampled(lambda y, a, b: auc(y, a) - auc(y, b), groups, first.labels, first.scores, other.scores)
-    return f"Area of {names}: {found.value:+.4f} ({ends(found)}, resampled groups)."
-
-
-def resampled(figure: Any, groups: np.ndarray, *arrays: np.ndarray) -> Any:
-    return bootstrap(figure, *arrays, classes=arrays[0], groups=groups)
-
-
-def ends(interval: Any) -> str:
-    return "not estimable" if math.isnan(interval.low) else f"{interval.low:.4f} … {interval.high:.4f}"
-
-
-def confusion_text(own: Judged, names: list[str]) -> str:
-    """Confusions at both thresholds."""
-    lines = [f"| threshold | {names[0]}, right | {names[0]}, wrong | {names[1]}, right | {names[1]}, wrong |"]
-    lines.append("|---|---:|---:|---:|---:|")
-    for title, threshold in (("its own", 0.0), ("from validation", own.threshold)):
-        positive = own.scores >= threshold
-        counts = [(~positive & ~own.labels).sum(), (positive & ~own.labels).sum(), (positive & own.labels).sum(),
-                  (~positive & own.labels).sum()]  # fmt: skip
-        lines.append(f"| {title} | {' | '.join(map(str, counts))} |")
-    return f"Of the {NAMES[own.name]}; a score above 0 is a probability above ½.\n\n" + "\n".join(lines)
-
-
-def looked_at(network: Classifier, own: Judged, run: Any) -> list[Section]:
-    """Grad-CAM of the surest images of each kind, towards the class that was named."""
-    images, names = run.datamodule.splits["test"].images, run.datamodule.class_names
-    positive = own.scores >= own.threshold
-    masks = (own.labels & positive, own.labels & ~positive, ~own.labels & positive, ~own.labels & ~positive)
-    rows, captions = [], []
-    for kind, mask in zip(KINDS, masks, strict=True):
-        mine = np.flatnonzero(mask)
-        mine = mine[np.argsort(-np.abs(own.scores[mine] - own.threshold), kind="stable")][:EACH]
-        rows += mine.tolist()
-        captions += [f"{kind[:-1]}\nimage {row}" for row in mine]
-    device = next(network.parameters()).device
-    chosen = torch.from_numpy(np.array(images[rows])).to(device)
-    cams = grad_cam(network, chosen, torch.from_numpy(positive[rows].astype(np.int64)).to(device))
-    save_cams(run.folder / "figures" / "grad_cam.png", np.array(images[rows]), cams, captions, network.spec.levels)
-    text = (
-        f"Grad-CAM of the class that is named at the threshold ({names[1]} is positive), of the images whose score "
-        "lies farthest from it; each is scaled to its own maximum."
-    )
-    return [Section("Where it looks", text, "figures/grad_cam.png")]
-
-
 # Stages on features
 
 
@@ -209,7 +79,7 @@ def machine_section(name: str, run: Any) -> Section:
         rows.append((where, f"{get('cv/accuracy_mean'):.2%} ± {get('cv/accuracy_sd'):.2%}"))
     rows.append(
         (
-            f"best mean balanced accuracy in the search's folds ({settings}), no result",
+            f"best mean balanced accuracy in the search's folds ({settings}); it chose them, and is no result",
             f"{get('best_inner_accuracy'):.2%}",
         )
     )
@@ -232,3 +102,48 @@ def read_grid(path: Any) -> dict[tuple[float, float], float]:
     """(C, gamma) → mean balanced accuracy."""
     with open(path, newline="") as file:
         return {(float(row["C"]), float(row["gamma"])): float(row["mean"]) for row in csv.DictReader(file)}
+
+
+def directions_section(run: Any) -> list[Section]:
+    """The test images in the features' plane of most variance."""
+    for name in reversed(TITLES):
+        if (run.folder / predictions_file(name)).exists():
+            kept = read_predictions(run.folder, predictions_file(name))
+            if "directions" not in kept:  # of an older version
+                return []
+            right = kept["probabilities"].argmax(1) == kept["label"]
+            save_directions(run.folder / "figures" / "features.png", kept["directions"], kept["label"], right,
+                            run.datamodule.class_names)  # fmt: skip
+            text = (
+                "The test images in the two directions in which the features of the training images vary most, each "
+                f"feature scaled to a standard deviation of 1. Ringed: taken wrongly by {NAMES[name]}, for which all "
+                "directions count."
+            )
+            return [Section("Features in two directions", text, "figures/features.png")]
+    return []
+
+
+def shots_section(run: Any) -> list[Section]:
+    """Test accuracy against training images of a class."""
+    if not (run.folder / SHOTS).exists():
+        return []
+    curves: dict[str, dict[int, list[float]]] = {}
+    for shot in read_shots(run.folder / SHOTS):
+        curves.setdefault(shot.machine, {}).setdefault(shot.number, []).append(shot.accuracy)
+    names = [NAMES[name] for name in curves]
+    lines = [f"| images of a class | {' | '.join(names)} |", "|---:|" + "---:|" * len(names)]
+    for number in next(iter(curves.values())):
+        cells = (f"{np.mean(own[number]):.2%}{spread(own[number])}" for own in curves.values())
+        lines.append(f"| {number:,} | {' | '.join(cells)} |")
+    save_shots(run.folder / "figures" / "shots.png", dict(zip(names, curves.values(), strict=True)),
+               run.config.choices.data)  # fmt: skip
+    text = (
+        "Accuracy on all test images after fitting to fewer images of each class: the mean of several draws ± their "
+        "standard deviation; the band is from the least to the most. The last row has all there are (of classes of "
+        "different sizes the smallest one's number).\n\n"
+    )
+    return [Section("How many images a class it needs", text + "\n".join(lines), "figures/shots.png")]
+
+
+def spread(values: list[float]) -> str:
+    return f" ± {np.std(values, ddof=1):.2%}" if len(values) > 1 else ""

@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from datamodules.errors import UsageError
 from datamodules.files import whole_file
 from lightning_modules.classification.binary import binary_figures
 from lightning_modules.classification.network import Classifier
-from lightning_modules.classification.transfer.backbone import Transferred
+from lightning_modules.classification.networks.backbone import Transferred
 from lightning_modules.classification.transfer.features import FeatureSettings, depths_for, split_features
 from lightning_modules.classification.transfer.folds import Machine, equal_images, nested, predicted, search
 from lightning_modules.classification.transfer.kept_svm import (
@@ -52,11 +55,11 @@ def machine_of(name: str, config: Any) -> Machine:
 
 def check_settings(network: Classifier, run: Any) -> None:
     """Raises UsageError when a stage on features cannot work; before any stage runs."""
-    wanted = {"features", "regions", *MACHINES} & set(run.config.stages)
+    wanted = {"features", "regions", "shots", *MACHINES} & set(run.config.stages)
     if wanted:
         depths_for(network, FeatureSettings.of(run.config).layers)
     for name in MACHINES:
-        if name in wanted or (name == "probe" and "regions" in wanted):
+        if name in wanted or "shots" in wanted or (name == "probe" and "regions" in wanted):
             machine_of(name, run.config)
     if "fit" in run.config.stages and getattr(network, "head_init", "random") == "probe":
         given = FeatureSettings.of(run.config)
@@ -158,10 +161,16 @@ def run_machine(name: str, network: Classifier, run: Any) -> None:
         metrics |= {f"{name}/cv/{key}": value for key, value in judged(machine, data, features, seed).items()}
     run.metrics |= {key: value if isinstance(value, int) else round(value, 6) for key, value in metrics.items()}
     left = {"label": labels, "probabilities": shares.astype(np.float32), "score": decisions}
+    left |= {"directions": two_directions(rows.x, test).astype(np.float32)}
     write_predictions(run.folder, left | {"class_names": np.array(data.class_names)}, predictions_file(name))
     told = ", ".join(f"{key} {value:g}" for key, value in found.point.items() if value is not None)
     log.info("%s: accuracy %.4f on test images (%s): %s", name, metrics[f"{name}/test/accuracy"], told,
              run.folder / predictions_file(name))  # fmt: skip
+
+
+def two_directions(x: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where `others` (m, D) lie in the plane (m, 2) in which what is fitted to, x (n, D), varies most."""
+    return make_pipeline(StandardScaler(), PCA(2, random_state=0)).fit(x).transform(others)
 
 
 def judged(machine: Machine, data: Any, features: dict[str, np.ndarray], seed: int) -> dict[str, float]:
@@ -210,7 +219,8 @@ def cv_file(name: str) -> str:
 
 
 def predictions_file(name: str) -> str:
-    return f"{name}_predictions.npz"
+    """The file of the predictions of the `network`, the `probe` or the `svm`."""
+    return "predictions.npz" if name == "network" else f"{name}_predictions.npz"
 
 
 def write_grid(path: Path, machine: Machine, scores: np.ndarray) -> None:

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.classification.initialisation import identity_, whiten_
-from lightning_modules.classification.maps import maps_section
 from lightning_modules.classification.network import Classifier, Shown, require_least, require_share
+from lightning_modules.classification.networks.initialisation import identity_, whiten_
+from lightning_modules.classification.networks.maps import maps_section
 from reporting.report import Section
 
 

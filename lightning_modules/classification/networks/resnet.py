@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.classification.initialisation import whiten_
-from lightning_modules.classification.maps import maps_section
 from lightning_modules.classification.network import Classifier, Shown, require_least
+from lightning_modules.classification.networks.initialisation import whiten_
+from lightning_modules.classification.networks.maps import maps_section
 from reporting.report import Section
 
 UNITS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of each stage, by depth

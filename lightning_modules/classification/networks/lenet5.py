@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.classification.maps import maps_section
 from lightning_modules.classification.network import Classifier, Shown
+from lightning_modules.classification.networks.maps import maps_section
 from reporting.report import Section
 
 SIDE = 32

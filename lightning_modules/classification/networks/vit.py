@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.classification.attention import attention_section, positions_section
 from lightning_modules.classification.network import Classifier, Shown, require_least, require_share
+from lightning_modules.classification.networks.attention import attention_section, positions_section
 from reporting.report import Section
 
 

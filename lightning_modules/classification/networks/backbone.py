@@ -83,6 +83,13 @@ class Transferred(Classifier):
     def begin_(self) -> str:
         """Reads the weights that `weights` names; says which."""
 
+    def layers_in_order(self) -> list[nn.Module]:
+        """The backbone's parts that have weights, from the images on; those of a sequence one by one."""
+        parts = []
+        for child in self.backbone.children():
+            parts += list(child) if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child]
+        return [part for part in parts if any(True for _ in part.parameters())]
+
     # Images
 
     def takes(self, height: int, width: int) -> bool:
@@ -176,10 +183,10 @@ class LinearOnMeans(Transferred):
         return self.head(self.dropout(means(self.maps_of(x, self.layers))))
 
     def map_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The deepest map that the head reads, and the logits: what Grad-CAM looks at."""
+        """The first map that the head reads, which all it reads comes through, and the logits: for Grad-CAM."""
         maps = self.depth_maps(images, self.layers)
-        deepest = max(range(len(maps)), key=lambda place: self.depths().index(self.layers[place]))
-        return maps[deepest], self.head(self.dropout(means(maps)))
+        first = min(range(len(maps)), key=lambda place: self.depths().index(self.layers[place]))
+        return maps[first], self.head(self.dropout(means(maps)))
 
     @torch.no_grad()
     def set_head_(self, weight: Tensor, bias: Tensor) -> None:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
 from lightning_modules.classification.network import require_share
-from lightning_modules.classification.transfer.backbone import Depth, LinearOnMeans
-from lightning_modules.classification.transfer.pretrained import Weights, lite_weights, load_in_order_, read_weights
+from lightning_modules.classification.networks.backbone import Depth, LinearOnMeans
+from lightning_modules.classification.networks.pretrained import Weights, lite_weights, load_in_order_, read_weights
 
 # (blocks, kernel, first stride, expansion, outputs) of each stage; the stem gives 32.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),

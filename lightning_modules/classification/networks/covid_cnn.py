@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
-from lightning_modules.classification.cnn import conv_layer
 from lightning_modules.classification.network import Classifier, require_share
+from lightning_modules.classification.networks.cnn import conv_layer
 
 LARGEST = 7  # pixels of a map's shorter side up to which it is not pooled
 

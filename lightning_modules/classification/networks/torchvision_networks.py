@@ -16,8 +16,8 @@ from torchvision import models
 from datamodules.errors import UsageError
 from datamodules.spec import Spec
 from lightning_modules.classification.network import require_share
-from lightning_modules.classification.transfer.backbone import Depth, Transferred
-from lightning_modules.classification.transfer.pretrained import read_weights, torchvision_weights
+from lightning_modules.classification.networks.backbone import Depth, Transferred
+from lightning_modules.classification.networks.pretrained import read_weights, torchvision_weights
 
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = 1000
