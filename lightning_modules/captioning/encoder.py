@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,9 @@ ENCODERS = ("cnn",)
 class GridEncoder(nn.Module):
     """Images (B, C, H, W) → annotations (B, L, D), the map's positions row by row.
 
-    Stages of two 3×3 convolutions (batch normalisation, ReLU) and 2×2 max pooling, then one more convolution: images of
-    64×64 and widths 32, 64, 96 give 8×8 positions, each of which has seen 52×52 pixels. Two channels say where a
-    position lies, x and y from −1 to 1: they are part of it, and move with it.
+    A 5×5 convolution with stride 2 (batch normalisation, ReLU), stages of two 3×3 convolutions and 2×2 max pooling, then
+    one more convolution: images of 64×64 and widths 32, 64, 96 give 8×8 positions, each of which has seen 51×51 pixels.
+    Two channels say where a position lies, x and y from −1 to 1: they are part of it, and move with it.
 
     Args:
         spec: of the images.
@@ -57,8 +58,10 @@ class GridEncoder(nn.Module):
         self.levels, self.coordinates, self.image = spec.levels, coordinates, image
         self.features = widths[-1]
         self.size = self.features + 2 * coordinates
-        layers: list[nn.Module] = []
-        for before, after in zip([spec.channels, *widths[:-1]], widths, strict=True):
+        first = widths[0]
+        stem = nn.Conv2d(spec.channels, first, 5, stride=2, padding=2, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(first), nn.ReLU(inplace=True)]
+        for before, after in pairwise(widths):
             layers += [conv_layer(before, after), conv_layer(after, after), nn.MaxPool2d(2)]
         self.stages = nn.Sequential(*layers, conv_layer(widths[-1], widths[-1]))
         self.to(memory_format=torch.channels_last)
