@@ -19,7 +19,7 @@ ENCODERS = ("cnn",)
 class GridEncoder(nn.Module):
     """Images (B, C, H, W) → annotations (B, L, D), the map's positions row by row.
 
-    A 5×5 convolution with stride 2 (batch normalisation, ReLU), stages of two 3×3 convolutions and 2×2 max pooling, then
+    A 5×5 convolution with stride 2 (batch normalisation, ReLU), stages of two 3×3 convolutions and 2×2 max pooling, and
     one more convolution: images of 64×64 and widths 32, 64, 96 give 8×8 positions, each of which has seen 51×51 pixels.
     Two channels say where a position lies, x and y from −1 to 1: they are part of it, and move with it.
 
