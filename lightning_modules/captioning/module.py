@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from lightning_modules.captioning.criteria import (
     spread_penalty,
 )
 from lightning_modules.captioning.decoding import beam_search, draw, silent_words, word_losses
+from lightning_modules.captioning.encoder import FrozenEncoder, Maps
 from lightning_modules.captioning.figures import (
     attention_figures,
     baseline_figures,
@@ -36,11 +38,13 @@ from lightning_modules.captioning.figures import (
 )
 from lightning_modules.captioning.judging import KnownDigits
 from lightning_modules.captioning.network import Captioner
+from lightning_modules.captioning.options import check_options
 from lightning_modules.captioning.report import report_sections
 from lightning_modules.captioning.scores import bleu
-from lightning_modules.captioning.show_attend_tell import ShowAttendTell
 from reporting.load import load_run
 from reporting.report import Section
+
+log = logging.getLogger(__name__)
 
 GREEDY_ITEMS = 200  # validation images that are described after every epoch
 NEAREST_ITEMS = 2000  # training images among which the nearest is sought
@@ -101,40 +105,21 @@ class Captioning(Task):
         seed: int = 0,
     ):
         super().__init__(network, optimizer, scheduler)
-        if len(network.spec.vocabulary) < 10:
-            raise UsageError(
-                f"The captions have {len(network.spec.vocabulary)} words in all, but at least 10 are needed to say "
-                "anything: give more captions, or a smaller data.least_count."
-            )
-        for name, value in {
-            "doubly_stochastic": doubly_stochastic,
-            "presence": presence,
-            "lm_weight": lm_weight,
-        }.items():
-            if not 0 <= value < math.inf:
-                raise UsageError(f"task.module.{name} is {value}, but it must be a number, 0 or more.")
-        for name, value in {"label_smoothing": label_smoothing, "presence_alone": presence_alone}.items():
-            if not 0 <= value < 1:
-                raise UsageError(f"task.module.{name} is {value}, but it must be from 0 up to, not including, 1.")
-        if not isinstance(beam, int) or not 1 <= beam <= 100:
-            raise UsageError(f"beam is {beam}, but it must be a whole number from 1 to 100.")
-        if not 0 <= length_penalty < math.inf:
-            raise UsageError(f"length_penalty is {length_penalty}, but it must be a number, 0 or more.")
-        if scheduled_sampling is not None and not 0 < scheduled_sampling < math.inf:
-            raise UsageError(
-                f"task.module.scheduled_sampling is {scheduled_sampling}, but it must be above 0, or null."
-            )
-        if scheduled_sampling is not None and not isinstance(network, ShowAttendTell):
-            raise UsageError(
-                "task.module.scheduled_sampling needs words one after the other, which a transformer is not trained "
-                "by: leave it null, or choose model=show_attend_tell."
-            )
+        check_options(
+            network,
+            above={"doubly_stochastic": doubly_stochastic, "presence": presence, "lm_weight": lm_weight},
+            shares={"label_smoothing": label_smoothing, "presence_alone": presence_alone},
+            scheduled_sampling=scheduled_sampling,
+            beam=beam,
+            length_penalty=length_penalty,
+        )
         self.doubly_stochastic, self.scheduled_sampling = doubly_stochastic, scheduled_sampling
         self.label_smoothing, self.presence_weight, self.presence_alone = label_smoothing, presence, presence_alone
         self.beam, self.length_penalty, self.lm_weight, self.seed = beam, length_penalty, lm_weight, seed
         self.presence = Presence(network.encoder.features) if presence and network.encoder.image else None
         self.language_path = language_model
         self.blind: list[Captioner] = []  # the language model; in a list, so that it is no part of the checkpoint
+        self.maps: Maps | None = None  # of the data's images, when a training or a test begins
         self.on_digits: dict[str, KnownDigits] = {}  # of each test, made when it begins
 
     def check_stages(self, run: Any) -> None:
@@ -150,6 +135,24 @@ class Captioning(Task):
         if "caption" in run.config.stages:
             check_caption(run, self.network.spec)
 
+        if isinstance(self.network.encoder, FrozenEncoder) and run.datamodule.augments:
+            raise UsageError(
+                "A frozen encoder's maps are computed once, of images as they are: leave data.shift, data.scale and "
+                "data.light at 0, or choose model.encoder=cnn."
+            )
+
+    def before_fit(self, run: Any) -> None:
+        encoder = self.network.encoder
+        if isinstance(encoder, FrozenEncoder) and run.checkpoint_path is None:
+            log.info("the encoder begins with %s", encoder.begin_())
+
+    def on_fit_start(self) -> None:
+        self.know_images()
+
+    def know_images(self) -> None:
+        data, precision = self.trainer.datamodule, str(self.trainer.precision)
+        self.maps = self.maps or Maps(self.network.encoder, data, self.device, precision)
+
     # Training
 
     def measure(self, batch: CaptionBatch, split: str) -> Measured:
@@ -161,7 +164,7 @@ class Captioning(Task):
         there = targets != spec.pad
         steps = int(there.sum(1).max())  # nothing is asked of what lies behind the longest
         inputs, targets, there = inputs[:, :steps], targets[:, :steps], there[:, :steps]
-        maps = network.encoder.maps(batch.images)
+        maps = self.maps(batch.images, "train", batch.item)
         values: dict[str, Any] = {}
         presence: Tensor | float = 0.0
         if self.presence is not None and (batch.facts[:, 0] >= 0).any():
@@ -189,7 +192,7 @@ class Captioning(Task):
     # Validation and test
 
     def measure_held(self, batch: CaptionBatch, split: str) -> Measured:
-        annotations = self.network.encoder(batch.images)
+        annotations = self.network.encoder.annotations(self.maps(batch.images, split, batch.item))
         if split.startswith("val"):
             words, nats = self.sentence_losses(annotations, batch.codes[:, None])
             values = {"loss": Ratio(nats, words)}
@@ -247,6 +250,7 @@ class Captioning(Task):
     # Attention where the truth is known
 
     def on_test_start(self) -> None:
+        self.know_images()
         data, self.on_digits = self.trainer.datamodule, {}
         for split, name in {"test": "test", "test_unseen": "unseen"}.items():
             scenes = getattr(data, "scenes", {}).get(name)
@@ -292,19 +296,18 @@ class Captioning(Task):
         known = data.references("train")[language][:NEAREST_ITEMS]
         said = {"constant": [best_constant(known, self.seed)] * len(references)}
         if self.network.encoder.image:
-            images = data.splits["train"].images[:NEAREST_ITEMS]
-            said["nearest"] = nearest_captions(features, self.features_of(images), known)
+            said["nearest"] = nearest_captions(features, self.features_of_training(NEAREST_ITEMS), known)
         figures = {} if facts else photograph_figures(references, language, set(self.network.spec.vocabulary))
         return figures | baseline_figures(said, references, facts, language)
 
     @torch.no_grad()
-    def features_of(self, images: np.ndarray, size: int = 100) -> np.ndarray:
-        """The mean annotation of each image (N, D)."""
-        parts = [
-            torch.from_numpy(images[first : first + size].copy()).to(self.device)
-            for first in range(0, len(images), size)
-        ]
-        return torch.cat([self.network.encoder(part).float().mean(1).cpu() for part in parts]).numpy()
+    def features_of_training(self, items: int, size: int = 100) -> np.ndarray:
+        """The mean annotation of each of the first training images (N, D)."""
+        images, found = self.trainer.datamodule.splits["train"].images[:items], []
+        for rows in torch.arange(len(images)).split(size):
+            part = torch.from_numpy(images[rows.numpy()]).to(self.device)
+            found.append(self.network.encoder.annotations(self.maps(part, "train", rows)).float().mean(1).cpu())
+        return torch.cat(found).numpy()
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.spec import Spec, require_captions
-from lightning_modules.captioning.encoder import GridEncoder
+from lightning_modules.captioning.encoder import make_encoder
 from lightning_modules.captioning.network import Captioner, Taught, Tensors
 from lightning_modules.classification.network import require_least, require_share
 
@@ -58,7 +58,9 @@ class ShowAttendTell(Captioner):
         deep_output: false: a linear layer on h_t in place of the deep output.
         query_word: the attention also sees the word before.
         dropout: share of E y and of what the output layer sees left out in training.
-        encoder, widths, coordinates, image: see `GridEncoder`.
+        encoder: `cnn`, trained along, see `TrainedEncoder`; or a published network, see `FrozenEncoder`.
+        weights: of a published network: `imagenet`, `none` or a file.
+        widths: of the trained one. coordinates, image: see `GridEncoder`.
 
     Raises:
         UsageError: a size is impossible, or the data has no captions.
@@ -77,6 +79,7 @@ class ShowAttendTell(Captioner):
         query_word: bool = False,
         dropout: float = 0.2,
         encoder: str = "cnn",
+        weights: str = "imagenet",
         widths: Sequence[int] = (32, 64, 96),
         coordinates: bool = True,
         image: bool = True,
@@ -88,7 +91,7 @@ class ShowAttendTell(Captioner):
         require_least(1, hidden=hidden, embedding=embedding, attention=attention)
         require_share(dropout=dropout)
         words = len(self.spec.vocabulary)
-        self.encoder = GridEncoder(self.spec, encoder, widths, coordinates, image)
+        self.encoder = make_encoder(self.spec, encoder, weights, widths, coordinates, image)
         size = self.encoder.size
         self.words = nn.Embedding(words, embedding)
         self.attention = AdditiveAttention(size, hidden, attention, embedding if query_word else 0)
