@@ -97,7 +97,7 @@ class Captioning(Task):
         scheduled_sampling: float | None = None,
         label_smoothing: float = 0.0,
         presence: float = 2.0,
-        presence_alone: float = 0.1,
+        presence_alone: float = 0.25,
         beam: int = 3,
         length_penalty: float = 0.7,
         language_model: str | None = None,
