@@ -26,7 +26,7 @@ from lightning_modules.captioning.criteria import (
     smoothed_losses,
     spread_penalty,
 )
-from lightning_modules.captioning.decoding import beam_search, draw, silent_words, word_losses
+from lightning_modules.captioning.decoding import draw, say, silent_words, word_losses
 from lightning_modules.captioning.encoder import FrozenEncoder, Maps
 from lightning_modules.captioning.figures import (
     attention_figures,
@@ -64,7 +64,8 @@ class Captioning(Task):
     `exact_1` … `3` by the number of digits, `parsed`, `count`, `colour`, `digit`, `place` (see `judging.judge`), and of
     teacher-forced attention `hit_colour`, `hit_digit`, `attention_hit` (at a digit's first word), beside `hit_chance`,
     `hit_shuffled` (another image's attention) and `attention_mass`; on photographs `unknown_words`, `human_…` (its
-    first true sentence beside the others) and `bleu_4_3refs`. Test loss is over all true sentences; `excess` is
+    first true sentence beside the others) and `bleu_4_3refs`. `beam_worse` is the share of images whose greedy sentence
+    scores better than the beam's. Test loss is over all true sentences; `excess` is
     nats a sentence beyond the ln 5 that no choice among five can avoid; `loss_shuffled` is that of another image.
     Figures of a second language end in its name. Baselines: `constant_…` and `nearest_…`.
 
@@ -192,7 +193,8 @@ class Captioning(Task):
     # Validation and test
 
     def measure_held(self, batch: CaptionBatch, split: str) -> Measured:
-        annotations = self.network.encoder.annotations(self.maps(batch.images, split, batch.item))
+        network, spec = self.network, self.network.spec
+        annotations = network.encoder.annotations(self.maps(batch.images, split, batch.item))
         if split.startswith("val"):
             words, nats = self.sentence_losses(annotations, batch.codes[:, None])
             values = {"loss": Ratio(nats, words)}
@@ -208,9 +210,12 @@ class Captioning(Task):
             "nats_per_sentence": Ratio(nats, sentences),
         }
         rows = {"item": batch.item, "facts": batch.facts, "_features": annotations.float().mean(1)}
-        for language in self.network.spec.languages:
-            for way, codes in self.say(annotations, language).items():
-                rows[f"{way}_{language}"] = codes.int()
+        other = self.blind[0].to(annotations.device) if self.blind else None
+        for place, language in enumerate(spec.languages):
+            starts = torch.full_like(batch.item, spec.start(language))
+            told, worse = say(network, annotations, starts, self.beam, self.length_penalty, other, self.lm_weight)
+            rows |= {f"{way}_{language}": codes.int() for way, codes in told.items()}
+            values[f"beam_worse{f'_{language}' if place else ''}"] = worse
         if split in self.on_digits:
             rows |= self.on_digits[split].rows(self.network, annotations, batch)
         return Measured(nats.sum() / words.sum(), values, rows)
@@ -235,17 +240,6 @@ class Captioning(Task):
                 fact = fact_of_row(batch.facts[row].tolist())
                 right[row] = asked[row] and grammar.parse(decode_sentence(codes, spec)) == fact
         return Ratio(right, torch.tensor(asked))
-
-    def say(self, annotations: Tensor, language: str, width: int | None = None) -> dict[str, Tensor]:
-        """What the network says of each image (B, T), greedily and by the beam."""
-        starts = torch.full((len(annotations),), self.network.spec.start(language), device=annotations.device)
-        fusion = (
-            {"language_model": self.blind[0].to(annotations.device), "lm_weight": self.lm_weight} if self.blind else {}
-        )
-        found = beam_search(
-            self.network, annotations, starts, width or self.beam, length_penalty=self.length_penalty, **fusion
-        )
-        return {"beam": found.codes[:, 0], "greedy": draw(self.network, annotations, starts)}
 
     # Attention where the truth is known
 

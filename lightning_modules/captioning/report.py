@@ -60,13 +60,16 @@ def sentence_table(module: Any, run: Any) -> str:
 
 
 def notes(module: Any, run: Any) -> str:
+    settings = bleu_signature(run.datamodule.references("test")[module.network.spec.languages[0]])
     text = (
-        f"\n\nBLEU is of the whole corpus with all references, `{bleu_signature()}`; English without signs that stand "
-        "alone. `bleu 4 paper` is without the brevity penalty and with those signs, as papers do. CIDEr-D is × 10."
+        f"\n\nBLEU is of the whole corpus with all references, `{settings}`; English without signs that stand alone. "
+        "`bleu 4 paper` is without the brevity penalty and with those signs, as papers do. CIDEr-D is × 10."
     )
     if (loss := run.metrics.get("test/loss")) is not None:
         shuffled = run.metrics["test/loss_shuffled"]
         text += f" {loss:.3f} nats a word, {shuffled:.3f} when told of another image."
+    if (worse := run.metrics.get("test/beam_worse")) is not None:
+        text += f" The greedy sentence scores better than the beam's for {worse:.1%} of the images."
     if module.presence is not None and "test/exact" in run.metrics:
         text += (
             f" The encoder also learned which digits and colours there are, with weight {module.presence_weight}, and "
