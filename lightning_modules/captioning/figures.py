@@ -19,7 +19,7 @@ from lightning_modules.captioning.scores import (
     without_punctuation,
 )
 
-BESIDE = ("bleu_4", "cider_d", "exact", "item_bleu", "item_cider_d")  # figures of a baseline
+BESIDE = ("bleu_1", "bleu_4", "bleu_4_paper", "cider_d", "exact", "item_bleu", "item_cider_d")  # figures of a baseline
 
 
 def sentence_figures(said: Sequence[str], references: list[list[str]], language: str) -> dict[str, Any]:
