@@ -24,6 +24,7 @@ bench: $(DEV)  ## every benchmark, one table each; leave the machine alone meanw
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.beams
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.text
 	$(BIN)/python -m benchmarks.attacks

@@ -25,6 +25,7 @@ PAGE = """<!doctype html>
   h1 {{ font-size: 1.6rem; }}
   h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }}
   img {{ max-width: 100%; height: auto; display: block; margin: 0.5rem auto; }}
+  span[dir="rtl"] {{ display: block; text-align: right; }}
   .wide {{ overflow-x: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
   td, th {{ padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #eee; text-align: left; vertical-align: top; }}

@@ -6,24 +6,22 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from datamodules.cache import cached_arrays
-from datamodules.captions.batches import CaptionSplit, OneSentence
+from datamodules.captions.batches import CaptionSplit
+from datamodules.captions.data import CaptionData
 from datamodules.captions.normalise import normalise
 from datamodules.captions.words import encode_sentences
-from datamodules.errors import UsageError, did_you_mean
-from datamodules.images.shared.image import ImageDataModule
-from datamodules.loader import ArrayLoader
+from datamodules.errors import UsageError
 from datamodules.sources import hashes
 from datamodules.spec import END, PAD, UNKNOWN, CaptionSpec, start_word
 
 VERSION = 1  # of what the cache holds
 SPLITS = ("train", "val", "test")
-LANGUAGES = {"en": ("en",), "ar": ("ar",), "fa": ("fa",), "both": ("en", "ar"), "en_fa": ("en", "fa")}
 TABLES = ("flickr8k_1000/flickr8k_1000.parquet", "flickr8k_1000.parquet")
 FOLDERS = ("flickr8k", "Flickr8k", ".")
 TEXT, IMAGES = "Flickr8k_text", ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
@@ -39,7 +37,7 @@ class Photograph(NamedTuple):
     sentences: dict[str, list[str]]
 
 
-class Flickr8k(ImageDataModule):
+class Flickr8k(CaptionData):
     """`data=flickr8k`: the official splits of all 8,000 images, or of the 1,000 of a table (753, 113, 125).
 
     Looked for under `path`: the usual folder (`Flickr8k_text/Flickr8k.token.txt`, the three lists of images, and the
@@ -55,12 +53,15 @@ class Flickr8k(ImageDataModule):
             en_fa.
         captions_fa: a file of lines name, tab, sentence.
         least_count: see above.
+        shift, scale, light: of training images, see `Moved`.
 
     Raises:
         UsageError: files are missing or damaged, images of a list have no file, or a sentence is empty.
 
     Source: Hodosh, Young & Hockenmaier, JAIR 47, 2013; Arabic: ElJundi et al., VISAPP 2020. For research and education.
     """
+
+    choices: ClassVar = {"en": ("en",), "ar": ("ar",), "fa": ("fa",), "both": ("en", "ar"), "en_fa": ("en", "fa")}
 
     def __init__(
         self,
@@ -73,19 +74,18 @@ class Flickr8k(ImageDataModule):
         batch_size: int = 32,
         eval_batch_size: int = 50,
         seed: int = 0,
+        shift: float = 0.0,
+        scale: float = 0.0,
+        light: float = 0.0,
     ):
-        super().__init__(batch_size, eval_batch_size, seed)
-        if language not in LANGUAGES:
-            near = did_you_mean(str(language), LANGUAGES)
-            raise UsageError(f"data.language is {language!r}{near}: choose {', '.join(LANGUAGES)}.")
-        self.languages = LANGUAGES[language]
+        super().__init__(cache, language, batch_size, eval_batch_size, seed, shift, scale, light)
         if "fa" in self.languages and captions_fa is None:
             raise UsageError("Persian sentences need data.captions_fa=FILE, with lines of name, tab, sentence.")
         if not isinstance(side, int) or not 32 <= side <= 512 or side % 16:
             raise UsageError(f"data.side is {side!r}, but it must be a multiple of 16 from 32 to 512.")
         if not isinstance(least_count, int) or least_count < 1:
             raise UsageError(f"data.least_count is {least_count!r}, but it must be a whole number, 1 or more.")
-        self.path, self.cache = Path(path).expanduser().absolute(), Path(str(cache)).expanduser().absolute()
+        self.path = Path(path).expanduser().absolute()
         self.side, self.least_count = side, least_count
         self.captions_fa = None if captions_fa is None else Path(str(captions_fa)).expanduser()
         self.photographs: dict[str, list[Photograph]] = {}
@@ -213,10 +213,6 @@ class Flickr8k(ImageDataModule):
         except (UnidentifiedImageError, OSError) as error:
             raise UsageError(f"The image '{photograph.name}' cannot be read: replace it.") from error
         return np.asarray(small).transpose(2, 0, 1)
-
-    def _loader(self, split: str) -> ArrayLoader:
-        dealt = self.dealt(split)
-        return ArrayLoader(self.splits[split], **dealt, collate=OneSentence(dealt["seed"]))
 
 
 def read_text(path: Path) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datamodules.errors import UsageError
 from datamodules.spec import Spec, require_captions
-from lightning_modules.captioning.encoder import GridEncoder
+from lightning_modules.captioning.encoder import make_encoder
 from lightning_modules.captioning.network import Captioner, Taught, Tensors
 from lightning_modules.classification.network import require_least, require_share
 
@@ -86,7 +86,9 @@ class CaptionTransformer(Captioner):
         layers, heads: of the decoder.
         encoder_layers: blocks over the positions.
         dropout: of each branch and of the embeddings.
-        encoder, widths, coordinates, image: see `GridEncoder`.
+        encoder: `cnn`, trained along, see `TrainedEncoder`; or a published network, see `FrozenEncoder`.
+        weights: of a published network: `imagenet`, `none` or a file.
+        widths: of the trained one. coordinates, image: see `GridEncoder`.
 
     Raises:
         UsageError: a size is impossible, or the data has no captions.
@@ -102,6 +104,7 @@ class CaptionTransformer(Captioner):
         encoder_layers: int = 0,
         dropout: float = 0.1,
         encoder: str = "cnn",
+        weights: str = "imagenet",
         widths: Sequence[int] = (32, 64, 96),
         coordinates: bool = True,
         image: bool = True,
@@ -113,7 +116,7 @@ class CaptionTransformer(Captioner):
         require_share(dropout=dropout)
         if hidden % heads or hidden % 2:
             raise UsageError(f"model.hidden={hidden} must be even and divisible by model.heads={heads}.")
-        self.encoder = GridEncoder(self.spec, encoder, widths, coordinates, image)
+        self.encoder = make_encoder(self.spec, encoder, weights, widths, coordinates, image)
         self.width = hidden
         self.of_annotation = nn.Linear(self.encoder.size, hidden)
         self.rows = nn.Parameter(torch.randn(self.encoder.rows, 1, hidden) * 0.02)

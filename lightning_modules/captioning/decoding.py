@@ -99,10 +99,11 @@ def beam_search(
 ) -> Hypotheses:
     """The best sentences that a beam of `width` hypotheses finds for each image.
 
-    Of all continuations of an image's live hypotheses the best are kept, as many as the width less the sentences that
-    have ended (Xu et al.'s own code): width 1 is greedy. An image is done when no live hypothesis can overtake its best
-    sentence, whatever its length: best score ≥ best live log p / ((5 + T) / 6)^a, T the longest sentence allowed. What
-    has not ended at T counts only where nothing has.
+    Of all continuations of an image's live hypotheses the best `width` are kept; those that end leave the beam, and of
+    them too the best `width` are kept: width 1 is greedy. An image is done when no live hypothesis can overtake its
+    best sentence, whatever its length: best score ≥ best live log p / ((5 + T) / 6)^a, T the longest sentence allowed.
+    (Xu et al.'s own code narrows the beam by each sentence that ends, and is done when as many have ended.) What has
+    not ended at T counts only where nothing has.
 
     Args:
         annotations: (B, L, D).
@@ -123,7 +124,6 @@ def beam_search(
     live = torch.full((batch, width), -math.inf, device=device)
     live[:, 0] = 0
     ended, scores = codes.clone(), live.new_full((batch, width), -math.inf)
-    count = torch.zeros(batch, dtype=torch.int64, device=device)
     for place in range(1, spec.length):
         last, found = codes[:, :, place - 1].flatten(), 0
         for number, (model, weight) in enumerate(models):
@@ -132,25 +132,21 @@ def beam_search(
         words = found.shape[1]
         best, chosen = (live[:, :, None] + found.view(batch, width, words)).flatten(1).topk(width, 1)
         parent, word = chosen // words, chosen % words
-        room = torch.arange(width, device=device) < (width - count)[:, None]
-        there = room & best.isfinite()
         extended = codes[rows, parent]
         extended[:, :, place] = word
-        ends = there & (word == spec.end)
-        slots = (count[:, None] + ends.cumsum(1) - 1)[ends]
-        images = rows.expand_as(ends)[ends]
-        ended[images, slots] = extended[ends]
-        scores[images, slots] = best[ends] / penalty(place, length_penalty)
-        count = count + ends.sum(1)
-        live = best.masked_fill(~there | ends, -math.inf)
+        ends = best.isfinite() & (word == spec.end)
+        just_now = (best / penalty(place, length_penalty)).masked_fill(~ends, -math.inf)
+        scores, order = torch.cat([scores, just_now], 1).sort(dim=1, descending=True, stable=True)
+        scores, ended = scores[:, :width], torch.cat([ended, extended], 1)[rows, order[:, :width]]
+        live = best.masked_fill(ends, -math.inf)
         codes = extended
         bound = live.amax(1) / penalty(most, length_penalty)
-        live = live.masked_fill((scores.amax(1) >= bound)[:, None], -math.inf)
+        live = live.masked_fill((scores[:, 0] >= bound)[:, None], -math.inf)
         if not live.isfinite().any():
             break
         moved = (rows * width + parent).flatten()
         states = [tuple(part[moved] for part in state) for state in states]
-    nothing = (count == 0)[:, None]
+    nothing = ~scores[:, :1].isfinite()
     ended = torch.where(nothing[:, :, None], codes, ended)
     scores = torch.where(nothing, live / penalty(most, length_penalty), scores)
     if keep_greedy:
@@ -166,6 +162,34 @@ def beam_search(
     ended, scores = ended[rows, order][:, :width], scores[:, :width]
     log_probs = rescore(network, annotations, ended).masked_fill(~scores.isfinite(), -math.inf)
     return Hypotheses(ended, log_probs, scores)
+
+
+@torch.no_grad()
+def say(
+    network: Captioner,
+    annotations: Tensor,
+    starts: Tensor,
+    width: int,
+    length_penalty: float,
+    language_model: Captioner | None,
+    lm_weight: float,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Each image's `beam` and `greedy` sentence (B, T); and does the greedy one score better, 0 or 1 (B,)?"""
+    found = beam_search(
+        network,
+        annotations,
+        starts,
+        width,
+        length_penalty=length_penalty,
+        language_model=language_model,
+        lm_weight=lm_weight,
+    )
+    greedy = draw(network, annotations, starts)
+    log_p = rescore(network, annotations, greedy[:, None])[:, 0]
+    if language_model is not None:
+        log_p = log_p + lm_weight * rescore(language_model, annotations, greedy[:, None])[:, 0]
+    score = log_p / penalty(said(greedy, network.spec), length_penalty)
+    return {"beam": found.codes[:, 0], "greedy": greedy}, (score > found.scores[:, 0] + 1e-4).float()
 
 
 def said(codes: Tensor, spec: CaptionSpec) -> Tensor:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from datamodules.captions.batches import CaptionBatch
 from datamodules.captions.facts import Fact
-from datamodules.captions.grammar import Grammar
+from datamodules.captions.grammar import TEMPLATES, Grammar
+from datamodules.captions.words import GRAMMARS
 from datamodules.scenes.pixels import surfaces
 from datamodules.scenes.records import Scenes
 from datamodules.scenes.sources import INK
+from lightning_modules.captioning.network import Captioner
 
 
 def judge(sentences: Sequence[str], facts: Sequence[Fact], grammar: Grammar) -> dict[str, np.ndarray]:
@@ -99,3 +103,26 @@ def hits(weights: torch.Tensor, words: np.ndarray, on: np.ndarray) -> tuple[np.n
     hit = np.take_along_axis(cells, looked.argmax(2)[:, :, None], 2)[:, :, 0]
     found = (hit.astype(np.float64), (looked * cells).sum(2), cells.mean(2))
     return tuple(np.where(there, values, np.nan) for values in found)
+
+
+class KnownDigits:
+    """A test split's digits: on which cells of the map each lies, and which words of the first sentences name it."""
+
+    def __init__(self, network: Captioner, scenes: Scenes, facts: Sequence[Fact]):
+        spec, encoder = network.spec, network.encoder
+        self.cells = cells_on(object_masks(scenes, spec.height), encoder.rows, encoder.columns)
+        self.words = {name: named_words(facts, scenes, GRAMMARS[name]) for name in spec.languages}
+
+    def rows(self, network: Captioner, annotations: Tensor, batch: CaptionBatch) -> dict[str, Tensor]:
+        """Of each digit of each scene: hits at its colour's word and at its own, by its own image and by another's."""
+        items, found = batch.item.cpu().numpy(), {}
+        for place, language in enumerate(network.spec.languages):
+            codes = batch.every[:, TEMPLATES * place, :-1]
+            own = network.teach(annotations, codes).weights
+            other = network.teach(annotations.roll(1, 0), codes).weights
+            for column, name in ((1, "colour"), (2, "digit")):
+                named = self.words[language][items][:, :, [0, column]]
+                hit, mass, chance = hits(own, named, self.cells[items])
+                found |= {f"_{name}_hit_{language}": hit, f"_{name}_mass_{language}": mass, "_chance": chance}
+                found[f"_{name}_shuffled_{language}"] = hits(other, named, self.cells[items])[0]
+        return {name: torch.from_numpy(values) for name, values in found.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,25 @@ from lightning_modules.captioning.criteria import (
     smoothed_losses,
     spread_penalty,
 )
-from lightning_modules.captioning.decoding import beam_search, draw, silent_words, word_losses
-from lightning_modules.captioning.judging import cells_on, hits, judge, named_words, object_masks
-from lightning_modules.captioning.network import Captioner
-from lightning_modules.captioning.report import report_sections
-from lightning_modules.captioning.scores import (
-    bleu,
-    bleu_counts,
-    bleu_paper,
-    cider_d,
-    rouge_l,
-    without_punctuation,
+from lightning_modules.captioning.decoding import draw, say, silent_words, word_losses
+from lightning_modules.captioning.encoder import FrozenEncoder, Maps
+from lightning_modules.captioning.figures import (
+    attention_figures,
+    baseline_figures,
+    judged,
+    photograph_figures,
+    sentence_figures,
+    share_of_others,
 )
-from lightning_modules.captioning.show_attend_tell import ShowAttendTell
+from lightning_modules.captioning.judging import KnownDigits
+from lightning_modules.captioning.network import Captioner
+from lightning_modules.captioning.options import check_options
+from lightning_modules.captioning.report import report_sections
+from lightning_modules.captioning.scores import bleu
 from reporting.load import load_run
 from reporting.report import Section
+
+log = logging.getLogger(__name__)
 
 GREEDY_ITEMS = 200  # validation images that are described after every epoch
 NEAREST_ITEMS = 2000  # training images among which the nearest is sought
@@ -59,7 +64,8 @@ class Captioning(Task):
     `exact_1` … `3` by the number of digits, `parsed`, `count`, `colour`, `digit`, `place` (see `judging.judge`), and of
     teacher-forced attention `hit_colour`, `hit_digit`, `attention_hit` (at a digit's first word), beside `hit_chance`,
     `hit_shuffled` (another image's attention) and `attention_mass`; on photographs `unknown_words`, `human_…` (its
-    first true sentence beside the others) and `bleu_4_3refs`. Test loss is over all true sentences; `excess` is
+    first true sentence beside the others) and `bleu_4_3refs`. `beam_worse` is the share of images whose greedy sentence
+    scores better than the beam's. Test loss is over all true sentences; `excess` is
     nats a sentence beyond the ln 5 that no choice among five can avoid; `loss_shuffled` is that of another image.
     Figures of a second language end in its name. Baselines: `constant_…` and `nearest_…`.
 
@@ -92,7 +98,7 @@ class Captioning(Task):
         scheduled_sampling: float | None = None,
         label_smoothing: float = 0.0,
         presence: float = 2.0,
-        presence_alone: float = 0.1,
+        presence_alone: float = 0.25,
         beam: int = 3,
         length_penalty: float = 0.7,
         language_model: str | None = None,
@@ -100,41 +106,22 @@ class Captioning(Task):
         seed: int = 0,
     ):
         super().__init__(network, optimizer, scheduler)
-        if len(network.spec.vocabulary) < 10:
-            raise UsageError(
-                f"The captions have {len(network.spec.vocabulary)} words in all, but at least 10 are needed to say "
-                "anything: give more captions, or a smaller data.least_count."
-            )
-        for name, value in {
-            "doubly_stochastic": doubly_stochastic,
-            "presence": presence,
-            "lm_weight": lm_weight,
-        }.items():
-            if not 0 <= value < math.inf:
-                raise UsageError(f"task.module.{name} is {value}, but it must be a number, 0 or more.")
-        for name, value in {"label_smoothing": label_smoothing, "presence_alone": presence_alone}.items():
-            if not 0 <= value < 1:
-                raise UsageError(f"task.module.{name} is {value}, but it must be from 0 up to, not including, 1.")
-        if not isinstance(beam, int) or not 1 <= beam <= 100:
-            raise UsageError(f"beam is {beam}, but it must be a whole number from 1 to 100.")
-        if not 0 <= length_penalty < math.inf:
-            raise UsageError(f"length_penalty is {length_penalty}, but it must be a number, 0 or more.")
-        if scheduled_sampling is not None and not 0 < scheduled_sampling < math.inf:
-            raise UsageError(
-                f"task.module.scheduled_sampling is {scheduled_sampling}, but it must be above 0, or null."
-            )
-        if scheduled_sampling is not None and not isinstance(network, ShowAttendTell):
-            raise UsageError(
-                "task.module.scheduled_sampling needs words one after the other, which a transformer is not trained "
-                "by: leave it null, or choose model=show_attend_tell."
-            )
+        check_options(
+            network,
+            above={"doubly_stochastic": doubly_stochastic, "presence": presence, "lm_weight": lm_weight},
+            shares={"label_smoothing": label_smoothing, "presence_alone": presence_alone},
+            scheduled_sampling=scheduled_sampling,
+            beam=beam,
+            length_penalty=length_penalty,
+        )
         self.doubly_stochastic, self.scheduled_sampling = doubly_stochastic, scheduled_sampling
         self.label_smoothing, self.presence_weight, self.presence_alone = label_smoothing, presence, presence_alone
         self.beam, self.length_penalty, self.lm_weight, self.seed = beam, length_penalty, lm_weight, seed
         self.presence = Presence(network.encoder.features) if presence and network.encoder.image else None
         self.language_path = language_model
         self.blind: list[Captioner] = []  # the language model; in a list, so that it is no part of the checkpoint
-        self.on_digits: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}  # of each test, made when it begins
+        self.maps: Maps | None = None  # of the data's images, when a training or a test begins
+        self.on_digits: dict[str, KnownDigits] = {}  # of each test, made when it begins
 
     def check_stages(self, run: Any) -> None:
         if self.lm_weight and self.language_path is None:
@@ -149,6 +136,24 @@ class Captioning(Task):
         if "caption" in run.config.stages:
             check_caption(run, self.network.spec)
 
+        if isinstance(self.network.encoder, FrozenEncoder) and run.datamodule.augments:
+            raise UsageError(
+                "A frozen encoder's maps are computed once, of images as they are: leave data.shift, data.scale and "
+                "data.light at 0, or choose model.encoder=cnn."
+            )
+
+    def before_fit(self, run: Any) -> None:
+        encoder = self.network.encoder
+        if isinstance(encoder, FrozenEncoder) and run.checkpoint_path is None:
+            log.info("the encoder begins with %s", encoder.begin_())
+
+    def on_fit_start(self) -> None:
+        self.know_images()
+
+    def know_images(self) -> None:
+        data, precision = self.trainer.datamodule, str(self.trainer.precision)
+        self.maps = self.maps or Maps(self.network.encoder, data, self.device, precision)
+
     # Training
 
     def measure(self, batch: CaptionBatch, split: str) -> Measured:
@@ -160,15 +165,20 @@ class Captioning(Task):
         there = targets != spec.pad
         steps = int(there.sum(1).max())  # nothing is asked of what lies behind the longest
         inputs, targets, there = inputs[:, :steps], targets[:, :steps], there[:, :steps]
-        maps = network.encoder.maps(batch.images)
-        presence = self.presence.loss(maps, batch.facts) if self.presence is not None else None
-        alone = presence is not None and self.part_done < self.presence_alone and bool((batch.facts[:, 0] >= 0).any())
-        truth = share_of_truth(self.global_step, self.scheduled_sampling)
-        with torch.set_grad_enabled(not alone):
-            how = {} if self.scheduled_sampling is None else {"truth": truth}
-            attend = self.doubly_stochastic > 0
-            taught = network.teach(network.encoder.annotations(maps), inputs, attention=attend, **how)
-            nats = word_losses(taught.logits, targets, spec.pad)
+        maps = self.maps(batch.images, "train", batch.item)
+        values: dict[str, Any] = {}
+        presence: Tensor | float = 0.0
+        if self.presence is not None and (batch.facts[:, 0] >= 0).any():
+            presence = self.presence_weight * self.presence.loss(maps, batch.facts)
+            values["presence"] = presence.detach().expand(len(batch.codes)) / self.presence_weight
+            if self.part_done < self.presence_alone:
+                return Measured(presence, values)
+        how = {}
+        if self.scheduled_sampling is not None:
+            how["truth"] = share_of_truth(self.global_step, self.scheduled_sampling)
+        attend = self.doubly_stochastic > 0
+        taught = network.teach(network.encoder.annotations(maps), inputs, attention=attend, **how)
+        nats = word_losses(taught.logits, targets, spec.pad)
         if self.label_smoothing:
             silent = silent_words(spec, unknown=True)
             losses = smoothed_losses(taught.logits, targets, spec.pad, silent, self.label_smoothing)
@@ -177,16 +187,14 @@ class Captioning(Task):
         loss = losses.sum() / there.sum()
         if self.doubly_stochastic:
             loss = loss + self.doubly_stochastic * spread_penalty(taught.weights, there).mean()
-        values = {"loss": Ratio(nats.sum(1), there.sum(1))}
-        if presence is not None:
-            values["presence"] = presence.detach().expand(len(batch.codes))
-            loss = self.presence_weight * presence + (0 if alone else loss)
-        return Measured(loss, values)
+        values["loss"] = Ratio(nats.sum(1), there.sum(1))
+        return Measured(loss + presence, values)
 
     # Validation and test
 
     def measure_held(self, batch: CaptionBatch, split: str) -> Measured:
-        annotations = self.network.encoder(batch.images)
+        network, spec = self.network, self.network.spec
+        annotations = network.encoder.annotations(self.maps(batch.images, split, batch.item))
         if split.startswith("val"):
             words, nats = self.sentence_losses(annotations, batch.codes[:, None])
             values = {"loss": Ratio(nats, words)}
@@ -202,11 +210,14 @@ class Captioning(Task):
             "nats_per_sentence": Ratio(nats, sentences),
         }
         rows = {"item": batch.item, "facts": batch.facts, "_features": annotations.float().mean(1)}
-        for language in self.network.spec.languages:
-            for way, codes in self.say(annotations, language).items():
-                rows[f"{way}_{language}"] = codes.int()
+        other = self.blind[0].to(annotations.device) if self.blind else None
+        for place, language in enumerate(spec.languages):
+            starts = torch.full_like(batch.item, spec.start(language))
+            told, worse = say(network, annotations, starts, self.beam, self.length_penalty, other, self.lm_weight)
+            rows |= {f"{way}_{language}": codes.int() for way, codes in told.items()}
+            values[f"beam_worse{f'_{language}' if place else ''}"] = worse
         if split in self.on_digits:
-            rows |= self.attention_rows(annotations, batch, split)
+            rows |= self.on_digits[split].rows(self.network, annotations, batch)
         return Measured(nats.sum() / words.sum(), values, rows)
 
     def sentence_losses(self, annotations: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,45 +241,16 @@ class Captioning(Task):
                 right[row] = asked[row] and grammar.parse(decode_sentence(codes, spec)) == fact
         return Ratio(right, torch.tensor(asked))
 
-    def say(self, annotations: Tensor, language: str, width: int | None = None) -> dict[str, Tensor]:
-        """What the network says of each image (B, T), greedily and by the beam."""
-        starts = torch.full((len(annotations),), self.network.spec.start(language), device=annotations.device)
-        fusion = (
-            {"language_model": self.blind[0].to(annotations.device), "lm_weight": self.lm_weight} if self.blind else {}
-        )
-        found = beam_search(
-            self.network, annotations, starts, width or self.beam, length_penalty=self.length_penalty, **fusion
-        )
-        return {"beam": found.codes[:, 0], "greedy": draw(self.network, annotations, starts)}
-
     # Attention where the truth is known
 
     def on_test_start(self) -> None:
-        data, encoder = self.trainer.datamodule, self.network.encoder
-        self.on_digits = {}
+        self.know_images()
+        data, self.on_digits = self.trainer.datamodule, {}
         for split, name in {"test": "test", "test_unseen": "unseen"}.items():
-            if getattr(data, "scenes", {}).get(name) is None or not encoder.image:
-                continue
-            scenes = data.scenes[name]
-            facts = [fact_of_row(row) for row in data.splits[name].facts]
-            cells = cells_on(object_masks(scenes, self.network.spec.height), encoder.rows, encoder.columns)
-            words = {own: named_words(facts, scenes, GRAMMARS[own]) for own in self.network.spec.languages}
-            self.on_digits[split] = cells, words
-
-    def attention_rows(self, annotations: Tensor, batch: CaptionBatch, split: str) -> dict[str, Tensor]:
-        """Of each digit of each scene: hits at its colour's word and at its own, by its own image and by another's."""
-        cells, words = self.on_digits[split]
-        items, found = batch.item.cpu().numpy(), {}
-        for place, language in enumerate(self.network.spec.languages):
-            codes = batch.every[:, TEMPLATES * place, :-1]
-            own = self.network.teach(annotations, codes).weights
-            other = self.network.teach(annotations.roll(1, 0), codes).weights
-            for column, name in ((1, "colour"), (2, "digit")):
-                named = words[language][items][:, :, [0, column]]
-                hit, mass, chance = hits(own, named, cells[items])
-                found |= {f"_{name}_hit_{language}": hit, f"_{name}_mass_{language}": mass, "_chance": chance}
-                found[f"_{name}_shuffled_{language}"] = hits(other, named, cells[items])[0]
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+            scenes = getattr(data, "scenes", {}).get(name)
+            if scenes is not None and self.network.encoder.image:
+                facts = [fact_of_row(row) for row in data.splits[name].facts]
+                self.on_digits[split] = KnownDigits(self.network, scenes, facts)
 
     # Figures
 
@@ -299,34 +281,27 @@ class Captioning(Task):
             if facts and f"_colour_hit_{language}" in rows:
                 found |= {key + ending: value for key, value in attention_figures(rows, language).items()}
             if split == "test" and not self.trainer.sanity_checking:
-                found |= self.baseline_figures(language, ending, rows["_features"].numpy(), references, facts)
+                beside = self.baselines(language, rows["_features"].numpy(), references, facts)
+                found |= {key + ending: value for key, value in beside.items()}
         return found
 
-    def baseline_figures(
-        self, language: str, ending: str, features: np.ndarray, references: list[list[str]], facts: Any
-    ) -> dict[str, Any]:
+    def baselines(self, language: str, features: np.ndarray, references: list[list[str]], facts: Any) -> dict[str, Any]:
         data = self.trainer.datamodule
         known = data.references("train")[language][:NEAREST_ITEMS]
-        constant = best_constant(known, self.seed)
-        found = {"constant": [constant] * len(references)}
+        said = {"constant": [best_constant(known, self.seed)] * len(references)}
         if self.network.encoder.image:
-            images = data.splits["train"].images[:NEAREST_ITEMS]
-            found["nearest"] = nearest_captions(features, self.features_of(images), known)
-        figures = {} if facts else photograph_figures(references, language, set(self.network.spec.vocabulary), ending)
-        for name, said in found.items():
-            own = sentence_figures(said, references, language) | judged(said, facts, language)
-            wanted = ("bleu_4", "cider_d", "exact", "item_bleu", "item_cider_d")
-            figures |= {f"{name}_{key}{ending}": own[key] for key in wanted if key in own}
-        return figures
+            said["nearest"] = nearest_captions(features, self.features_of_training(NEAREST_ITEMS), known)
+        figures = {} if facts else photograph_figures(references, language, set(self.network.spec.vocabulary))
+        return figures | baseline_figures(said, references, facts, language)
 
     @torch.no_grad()
-    def features_of(self, images: np.ndarray, size: int = 100) -> np.ndarray:
-        """The mean annotation of each image (N, D)."""
-        parts = [
-            torch.from_numpy(images[first : first + size].copy()).to(self.device)
-            for first in range(0, len(images), size)
-        ]
-        return torch.cat([self.network.encoder(part).float().mean(1).cpu() for part in parts]).numpy()
+    def features_of_training(self, items: int, size: int = 100) -> np.ndarray:
+        """The mean annotation of each of the first training images (N, D)."""
+        images, found = self.trainer.datamodule.splits["train"].images[:items], []
+        for rows in torch.arange(len(images)).split(size):
+            part = torch.from_numpy(images[rows.numpy()]).to(self.device)
+            found.append(self.network.encoder.annotations(self.maps(part, "train", rows)).float().mean(1).cpu())
+        return torch.cat(found).numpy()
 
     @staticmethod
     def item_figures(predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -341,66 +316,3 @@ class Captioning(Task):
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(self, run)
-
-
-def sentence_figures(said: Sequence[str], references: list[list[str]], language: str) -> dict[str, Any]:
-    """Figures of sentences beside their references; `item_…` are arrays with a row for each image."""
-    plain = [without_punctuation(sentence, language) for sentence in said]
-    true = [[without_punctuation(sentence, language) for sentence in own] for own in references]
-    items = cider_d(plain, true)
-    return {
-        **bleu(plain, true),
-        **bleu_paper(said, references),
-        "rouge_l": rouge_l(plain, true),
-        "cider_d": items.mean(),
-        "words": float(np.mean([len(sentence.split()) for sentence in said])),
-        "distinct": len(set(said)) / len(said),
-        "item_cider_d": items,
-        "item_bleu": bleu_counts(plain, true),
-    }
-
-
-def photograph_figures(references: list[list[str]], language: str, known: set[str], ending: str) -> dict[str, float]:
-    """What people reach, an image's first sentence beside its others; the share of words not in the vocabulary."""
-    several = [own for own in references if len(own) > 1]
-    words = [word for own in references for text in own for word in text.split(" ")]
-    found = {f"unknown_words{ending}": sum(word not in known for word in words) / len(words)}
-    if several:
-        human = sentence_figures([own[0] for own in several], [own[1:] for own in several], language)
-        found |= {f"human_{name}{ending}": human[name] for name in ("bleu_4", "cider_d")}
-    return found
-
-
-def judged(said: Sequence[str], facts: Any, language: str) -> dict[str, Any]:
-    """What sentences say of scenes; nothing where facts are not known."""
-    if not facts:
-        return {}
-    rows = judge(said, facts, GRAMMARS[language])
-    found: dict[str, Any] = {name: values.mean() for name, values in rows.items()}
-    count = np.array([len(fact.pairs) for fact in facts])
-    found |= {f"exact_{n}": rows["exact"][count == n].mean() for n in np.unique(count).tolist()}
-    return found | {"item_exact": rows["exact"]}
-
-
-def share_of_others(said: Sequence[str], language: str, words: Mapping[str, set[str]]) -> float:
-    """The share of all words said that only other languages have."""
-    others = set().union(*(own for name, own in words.items() if name != language)) - words[language]
-    all_words = [word for sentence in said for word in sentence.split()]
-    return sum(word in others for word in all_words) / max(1, len(all_words))
-
-
-def attention_figures(rows: Mapping[str, Tensor], language: str) -> dict[str, float]:
-    """Means over all digits of all scenes."""
-
-    def mean(name: str) -> float:
-        return float(np.nanmean(rows[name].numpy()))
-
-    first = "colour" if language == "en" else "digit"  # of a digit's words the one that is said first
-    return {
-        "hit_colour": mean(f"_colour_hit_{language}"),
-        "hit_digit": mean(f"_digit_hit_{language}"),
-        "attention_hit": mean(f"_{first}_hit_{language}"),
-        "hit_shuffled": mean(f"_{first}_shuffled_{language}"),
-        "hit_chance": mean("_chance"),
-        "attention_mass": mean(f"_{first}_mass_{language}"),
-    }

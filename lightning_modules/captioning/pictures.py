@@ -50,8 +50,8 @@ def save_attention(
         axis.axis("off")
     axes.flat[0].imshow(picture)
     for axis, word, looked in zip(axes.flat[1:], words, maps, strict=False):
-        bright = looked / max(looked.max(), 1e-9)
-        axis.imshow(picture * (0.25 + 0.75 * bright[..., None]))
+        bright = (looked / max(looked.max(), 1e-9))[..., None]
+        axis.imshow((1 - bright) * 0.5 * picture + bright * (0.3 + 0.7 * picture))  # dark scenes stay visible
         axis.text(0.5, 1.04, word, transform=axis.transAxes, ha="center", va="bottom", fontsize=10)
     save(figure, path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from lightning_modules.captioning.scores import bleu_4_of, bleu_signature
 from reporting.intervals import bootstrap
 from reporting.report import Section
 
-SHOWN = ("bleu_1", "bleu_4", "bleu_4_paper", "cider_d", "rouge_l", "exact", "distinct")
+SHOWN = {"bleu_1": "BLEU-1", "bleu_4": "BLEU-4", "bleu_1_paper": "BLEU-1, paper", "bleu_4_paper": "BLEU-4, paper",
+         "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "exact": "exact", "distinct": "distinct"}  # fmt: skip
 DRAWS = 1000  # of the bootstrap
 
 
@@ -27,7 +29,7 @@ def report_sections(module: Any, run: Any) -> list[Section]:
         kept = dict(np.load(run.folder / "predictions.npz"))
         sections.append(Section("How sure", sureness(kept, module.network.spec.languages)))
         if "test/exact" in run.metrics:
-            sections.append(Section("Scenes", scenes_table(run)))
+            sections.append(Section("Scenes", scenes_table(run, module.network.spec.languages)))
             sections.append(confusion_section(kept, module, run))
         sections += attention_sections(kept, module, run)
         sections += example_sections(kept, module, run)
@@ -42,7 +44,7 @@ def cells(metrics: dict[str, float], before: str, ending: str) -> list[str]:
 
 def sentence_table(module: Any, run: Any) -> str:
     """Markdown: beam and greedy sentences, what needs no decoder, and what others published."""
-    lines = [f"| sentences | {' | '.join(SHOWN)} |".replace("_", " "), f"|---|{'---:|' * len(SHOWN)}"]
+    lines = [f"| sentences | {' | '.join(SHOWN.values())} |", f"|---|{'---:|' * len(SHOWN)}"]
     several = len(module.network.spec.languages) > 1
     ways = {"": f"beam of {module.beam}", "greedy_": "greedy", "nearest_": "the nearest training image's",
             "constant_": "the best one sentence for all", "human_": "people, one beside the others"}  # fmt: skip
@@ -60,13 +62,16 @@ def sentence_table(module: Any, run: Any) -> str:
 
 
 def notes(module: Any, run: Any) -> str:
+    settings = bleu_signature(run.datamodule.references("test")[module.network.spec.languages[0]])
     text = (
-        f"\n\nBLEU is of the whole corpus with all references, `{bleu_signature()}`; English without signs that stand "
-        "alone. `bleu 4 paper` is without the brevity penalty and with those signs, as papers do. CIDEr-D is × 10."
+        f"\n\nBLEU is of the whole corpus with all references, `{settings}`; English without signs that stand alone. "
+        "“Paper”: without the brevity penalty and with those signs, as Xu et al. do. CIDEr-D is × 10."
     )
     if (loss := run.metrics.get("test/loss")) is not None:
         shuffled = run.metrics["test/loss_shuffled"]
         text += f" {loss:.3f} nats a word, {shuffled:.3f} when told of another image."
+    if (worse := run.metrics.get("test/beam_worse")) is not None:
+        text += f" The greedy sentence scores better than the beam's for {worse:.1%} of the images."
     if module.presence is not None and "test/exact" in run.metrics:
         text += (
             f" The encoder also learned which digits and colours there are, with weight {module.presence_weight}, and "
@@ -103,7 +108,7 @@ def sureness(kept: dict[str, np.ndarray], languages: Any) -> str:
     return "\n".join(lines)
 
 
-def scenes_table(run: Any) -> str:
+def scenes_table(run: Any, languages: Sequence[str]) -> str:
     """What the sentences say of test scenes and of those with a pair never trained on; where attention lies."""
     names = {"exact": "the sentence is true", **{f"exact_{n}": f"… of {n} digit{'s' * (n > 1)}" for n in (1, 2, 3)},
              "parsed": "it is a sentence of the grammar", "count": "number of digits", "colour": "colours",
@@ -111,8 +116,9 @@ def scenes_table(run: Any) -> str:
              "hit_colour": "… at its colour's word", "hit_digit": "… at its own word",
              "hit_shuffled": "… of another image's attention", "hit_chance": "… of a cell drawn at random",
              "attention_mass": "share of all attention there"}  # fmt: skip
-    endings = [""] + [f"_{language}" for language in ("fa",) if f"test/exact_{language}" in run.metrics]
-    heads = [f"{told}{ending.replace('_', ' ')}" for ending in endings for told in ("test", "unseen pairs")]
+    endings = {"": f" ({languages[0]})" if len(languages) > 1 else ""}
+    endings |= {f"_{language}": f" ({language})" for language in languages[1:]}
+    heads = [f"{told}{which}" for which in endings.values() for told in ("test", "unseen pairs")]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for name, told in names.items():
         keys = [f"test/{name}{ending}{split}" for ending in endings for split in ("", "_unseen")]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError, did_you_mean
 from datamodules.spec import Spec, require_captions
-from lightning_modules.captioning.encoder import GridEncoder
+from lightning_modules.captioning.encoder import make_encoder
 from lightning_modules.captioning.network import Captioner, Taught, Tensors
 from lightning_modules.classification.network import require_least, require_share
 
@@ -58,7 +58,9 @@ class ShowAttendTell(Captioner):
         deep_output: false: a linear layer on h_t in place of the deep output.
         query_word: the attention also sees the word before.
         dropout: share of E y and of what the output layer sees left out in training.
-        encoder, widths, coordinates, image: see `GridEncoder`.
+        encoder: `cnn`, trained along, see `TrainedEncoder`; or a published network, see `FrozenEncoder`.
+        weights: of a published network: `imagenet`, `none` or a file.
+        widths: of the trained one. coordinates, image: see `GridEncoder`.
 
     Raises:
         UsageError: a size is impossible, or the data has no captions.
@@ -77,6 +79,7 @@ class ShowAttendTell(Captioner):
         query_word: bool = False,
         dropout: float = 0.2,
         encoder: str = "cnn",
+        weights: str = "imagenet",
         widths: Sequence[int] = (32, 64, 96),
         coordinates: bool = True,
         image: bool = True,
@@ -88,7 +91,7 @@ class ShowAttendTell(Captioner):
         require_least(1, hidden=hidden, embedding=embedding, attention=attention)
         require_share(dropout=dropout)
         words = len(self.spec.vocabulary)
-        self.encoder = GridEncoder(self.spec, encoder, widths, coordinates, image)
+        self.encoder = make_encoder(self.spec, encoder, weights, widths, coordinates, image)
         size = self.encoder.size
         self.words = nn.Embedding(words, embedding)
         self.attention = AdditiveAttention(size, hidden, attention, embedding if query_word else 0)
@@ -110,36 +113,41 @@ class ShowAttendTell(Captioner):
         return tuple(torch.tanh(start(mean)) for start in self.starts)
 
     def step(self, memory: Tensors, state: Tensors, codes: Tensor) -> tuple[Tensor, Tensors]:
-        outputs, _, state = self._step(memory, state, codes)
-        return self.output(outputs), state
+        word = self.dropout(self.words(codes))
+        context, _, state = self._look_and_go_on(memory, state, word)
+        return self._logits(word, state[0], context), state
 
-    def _step(self, memory: Tensors, state: Tensors, codes: Tensor) -> tuple[Tensor, Tensor, Tensors]:
-        """What the output layer sees (B, E), α (B, L), and the state."""
+    def _look_and_go_on(self, memory: Tensors, state: Tensors, word: Tensor) -> tuple[Tensor, Tensor, Tensors]:
+        """E y_{t−1} (B, E) → z (B, D), α (B, L), and the state after it."""
         annotations, keys = memory
-        h, word = state[0], self.dropout(self.words(codes))
+        h = state[0]
         weights = self.attention(keys, h, word)
         context = (weights.to(annotations.dtype)[:, None] @ annotations)[:, 0]
         if self.gate is not None:
             context = torch.sigmoid(self.gate(h)) * context
-        inputs = torch.cat([word, context.to(word.dtype)], 1)
-        found = self.cell(inputs, state if len(state) == 2 else h)
-        state = found if isinstance(found, tuple) else (found,)
-        outputs = state[0]
+        found = self.cell(torch.cat([word, context.to(word.dtype)], 1), state if len(state) == 2 else h)
+        return context, weights, found if isinstance(found, tuple) else (found,)
+
+    def _logits(self, word: Tensor, h: Tensor, context: Tensor) -> Tensor:
+        """Of the next word, from E y_{t−1}, h_t and z_t: of one step, or of all at once (…, V)."""
+        outputs = h
         if self.deep_output:
-            outputs = word + self.of_state(self.dropout(outputs)) + self.of_context(context)
-        return self.dropout(outputs), weights, state
+            outputs = word + self.of_state(self.dropout(h)) + self.of_context(context)
+        return self.output(self.dropout(outputs))
 
     def teach(self, annotations: Tensor, codes: Tensor, attention: bool = True, truth: Tensor | float = 1.0) -> Taught:
         """See `Captioner`. With `truth` below 1 each input word after the first is true with that probability, else
         drawn from the network (scheduled sampling, Bengio et al. 2015); no gradient goes through the draw."""
         memory = self.remember(annotations)
-        state, outputs, looked = self.begin(memory), [], []
+        state, steps = self.begin(memory), []
         for place in range(codes.shape[1]):
-            words = codes[:, place]
+            codes_here = codes[:, place]
             if place and truth < 1:
-                drawn = torch.multinomial(self.output(outputs[-1]).detach().float().softmax(1), 1)[:, 0]
-                words = torch.where(torch.rand(len(words), device=words.device) < truth, words, drawn)
-            found, weights, state = self._step(memory, state, words)
-            outputs.append(found)
-            looked.append(weights)
-        return Taught(self.output(torch.stack(outputs, 1)), torch.stack(looked, 1))
+                word, h, context, _ = steps[-1]
+                drawn = torch.multinomial(self._logits(word, h, context).detach().float().softmax(1), 1)[:, 0]
+                codes_here = torch.where(torch.rand(len(drawn), device=drawn.device) < truth, codes_here, drawn)
+            word = self.dropout(self.words(codes_here))
+            context, weights, state = self._look_and_go_on(memory, state, word)
+            steps.append((word, state[0], context, weights))
+        words, states, contexts, looked = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+        return Taught(self._logits(words, states, contexts), looked)

@@ -79,6 +79,13 @@ def test_a_wider_beam_may_be_worse_and_never_with_greedy_kept():
     assert torch.equal(again.codes, one.codes), "greedy's sentence is not there twice"
 
 
+def test_a_sentence_that_ends_does_not_narrow_the_beam():
+    four = {"A": 0.25, "B": 0.25, "C": 0.25, "<end>": 0.25}
+    chances = {"": {"<end>": 0.4, "A": 0.35, "B": 0.25}, "A": {"A": 0.51, "B": 0.49}, "AA": four, "AB": {"<end>": 1.0}}
+    found = beam_search(Table(SPEC, chances), torch.zeros(1, 1, 1), STARTS[:1], 2, length_penalty=3.0)
+    assert found.codes[0, 0].tolist() == [START, SPEC.codes["A"], SPEC.codes["B"], 1, 0]
+
+
 def random_table(seed: int) -> Table:
     generator = torch.Generator().manual_seed(seed)
     chances = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from lightning_modules.captioning.criteria import (
     smoothed_losses,
     spread_penalty,
 )
+from lightning_modules.captioning.encoder import Maps
 from reporting.load import load_run
 from tests.captioning.smallest import SMALLEST
 from tests.conftest import run_here
@@ -96,6 +99,29 @@ def test_captions_of_a_folder(run, tmp_path):
             run_here([*WORDS, *words[:2], *SMALLEST.words_of("show_attend_tell"), wrong], tmp_path / "other")
     with pytest.raises(UsageError, match="There is no language 'de' here: choose en or fa"):
         run_here([*WORDS, *SMALLEST.words_of("show_attend_tell"), *words, "language=de"], tmp_path / "other")
+
+
+FROZEN = ["model.encoder=efficientnet_lite0", "model.weights=none", "data.language=en"]
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_its_maps_are_computed_once(tmp_path):
+    few = [f"data.{name}_items={count}" for name, count in {"train": 8, "val": 3, "test": 4, "unseen": 3}.items()]
+    words = [*WORDS, *SMALLEST.words_of("show_attend_tell"), *FROZEN, *few, "trainer.max_epochs=1"]
+    run_here(words, tmp_path / "run")
+    network, _, _ = load_run(tmp_path / "run")
+    encoder, images = network.encoder, torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    assert (encoder.rows, encoder.columns, encoder.features) == (7, 7, 320)
+    assert not any(part.training for part in network.train().encoder.modules())
+    assert not any(weight.requires_grad for weight in encoder.parameters())
+
+    split = SimpleNamespace(images=images.numpy())
+    data, items = SimpleNamespace(splits={"train": split}, cache=tmp_path / "cache"), torch.tensor([2, 0])
+    maps = Maps(encoder, data, torch.device("cpu"), "32-true")
+    with mock.patch.object(encoder, "maps_of", side_effect=AssertionError):
+        found = maps(images[items], "train", items)
+    torch.testing.assert_close(found, encoder.maps(images[items]), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UsageError, match="maps are computed once"):
+        run_here([*words, "data.shift=1.0"], tmp_path / "other")
 
 
 @pytest.mark.parametrize(

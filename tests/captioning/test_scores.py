@@ -59,7 +59,9 @@ def test_bleu_is_the_formula():
         assert paper[f"bleu_{order}_paper"] == pytest.approx(expected / brevity, rel=1e-9)
     counts = bleu_counts(SAID, TRUE)
     assert bleu_4_of(counts) == pytest.approx(found["bleu_4"], rel=1e-9)
-    assert bleu_4_of(counts[1:]) == 0.0 and "tok:none" in bleu_signature()
+    assert bleu_4_of(counts[1:]) == 0.0 and "nrefs:2|case:mixed|eff:no|tok:none" in bleu_signature(
+        [["a b", "b"], ["c", "d"]]
+    )
     assert bleu(["x"], [["a", "b"]])["bleu_4"] == 0.0 and bleu(TRUE[0][:1], TRUE[:1])["bleu_4"] == pytest.approx(1.0)
 
 
