@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.spec import Spec
+from lightning_modules.pixelrnn.compiled import compiled_lstm, diagonal_walk
 from lightning_modules.pixelrnn.masked import MaskedConv2d
 from lightning_modules.pixelrnn.recurrence import (
     Engine,
@@ -62,8 +63,13 @@ class DiagonalLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2h, H, W) → (B, 2h, H, W)."""
-        engine = choose_engine(self.engine, x.device, self.hidden, self.up.weight.dtype == torch.float64)
-        scans = {"reference": self.by_reference, "fused": self.by_waves, "triton": self.by_triton}
+        engine = choose_engine(self.engine, x.device, self.hidden, self.up.weight.dtype)
+        scans = {
+            "reference": self.by_reference,
+            "fused": self.by_waves,
+            "compiled": self.by_compiled,
+            "triton": self.by_triton,
+        }
         return self.up(scans[engine](x))
 
     def by_reference(self, x: Tensor) -> Tensor:
@@ -82,6 +88,16 @@ class DiagonalLayer(nn.Module):
         bias = torch.stack([scan.input_to_state.bias for scan in (self.left, self.right)])
         waves = diagonal_waves(*x.shape[2:])
         hidden = wave_lstm(x.permute(0, 2, 3, 1).flatten(1, 2), weight, bias, *self._outside(), waves)
+        return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    def by_compiled(self, x: Tensor) -> Tensor:
+        """The same with the compiled engine."""
+        scans = (self.left, self.right)
+        to_gates = torch.stack([scan.input_to_state.masked_weight[:, :, 0, 0] for scan in scans])
+        from_states = torch.stack([scan.state_to_state.weight for scan in scans])
+        bias = torch.stack([scan.input_to_state.bias for scan in scans])
+        rows, walk = x.permute(0, 2, 3, 1).flatten(1, 2), diagonal_walk(*x.shape[2:])
+        hidden = compiled_lstm(rows, to_gates, from_states, bias, *self._outside(), walk)
         return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
     def by_triton(self, x: Tensor) -> Tensor:

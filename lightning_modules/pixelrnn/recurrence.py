@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UsageError
 
-Engine = Literal["auto", "reference", "fused", "triton"]
+Engine = Literal["auto", "reference", "fused", "compiled", "triton"]
 ENGINES = get_args(Engine)
 log = logging.getLogger(__name__)
 
@@ -19,30 +19,41 @@ log = logging.getLogger(__name__)
 def check_engine(engine: str) -> None:
     """Raises UsageError when there is no such implementation of the recurrence.
 
-    `reference` is the readable form; `fused` the waves of `waves.py`, made for the CPU; `triton` the GPU kernels of
-    `triton_scan.py`. `auto` takes the fastest that the device can run.
+    `reference` is the readable form; `fused` the waves of `waves.py`, made for the CPU; `compiled` the same with C++
+    (`compiled.py`), where there is a compiler; `triton` the GPU kernels of `triton_scan.py`. `auto` takes the fastest
+    that the device can run.
     """
     if engine not in ENGINES:
         raise UsageError(f"model.engine is '{engine}', but it must be one of {', '.join(ENGINES)}.")
 
 
 @lru_cache
-def choose_engine(engine: str, device: torch.device, hidden: int, double: bool) -> str:
+def choose_engine(engine: str, device: torch.device, hidden: int, weights: torch.dtype) -> str:
     """The implementation that runs where `engine` was asked for, and a log line of it; never an error.
 
-    `double`: the weights are float64, which no GPU kernel here takes.
+    `weights`: their type; float64 takes the reference or the fused engine, and the compiled one takes float32 alone.
     """
     if engine == "reference":
         return engine
-    unavailable = "the device is a CPU"
-    if engine == "triton" or (engine == "auto" and device.type != "cpu"):
-        from lightning_modules.pixelrnn import triton_scan  # Triton takes a second to import
-
-        unavailable = "float64" if double else triton_scan.unavailable(device, hidden)
-    chosen = "triton" if engine != "fused" and unavailable is None else "fused"
-    why = f" (no Triton: {unavailable})" if engine != "fused" and chosen == "fused" else ""
+    wanted = ("compiled" if device.type == "cpu" else "triton") if engine == "auto" else engine
+    missing = None if wanted == "fused" else why_not(wanted, device, hidden, weights)
+    chosen = wanted if missing is None else "fused"
+    why = "" if missing is None else f" (not the {wanted} one: {missing})"
     log.info("recurrences of %d features on %s: %s engine%s", hidden, device, chosen, why)
     return chosen
+
+
+def why_not(engine: str, device: torch.device, hidden: int, weights: torch.dtype) -> str | None:
+    """Why the `compiled` or `triton` engine cannot run here, in a few words; None where it can."""
+    if weights == torch.float64 or (engine == "compiled" and weights != torch.float32):
+        return str(weights).removeprefix("torch.")
+    if engine == "triton":
+        from lightning_modules.pixelrnn import triton_scan  # Triton takes a second to import
+
+        return triton_scan.unavailable(device, hidden)
+    from lightning_modules.pixelrnn import compiled  # which imports from here
+
+    return compiled.unavailable() if device.type == "cpu" else "the device is not a CPU"
 
 
 def diagonals(height: int, width: int) -> tuple[Tensor, list[int]]:

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules.spec import Spec
+from lightning_modules.pixelrnn.compiled import compiled_lstm, row_walk
 from lightning_modules.pixelrnn.masked import MaskedConv2d
 from lightning_modules.pixelrnn.recurrence import Engine, StateOutside, check_engine, choose_engine, lstm_step
 from lightning_modules.pixelrnn.stack import AutoregressiveNetwork, check_odd
@@ -70,8 +72,13 @@ class RowLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 2h, H, W) → (B, 2h, H, W)."""
-        engine = choose_engine(self.engine, x.device, self.hidden, self.up.weight.dtype == torch.float64)
-        scans = {"reference": self.by_reference, "fused": self.by_waves, "triton": self.by_triton}
+        engine = choose_engine(self.engine, x.device, self.hidden, self.up.weight.dtype)
+        scans = {
+            "reference": self.by_reference,
+            "fused": self.by_waves,
+            "compiled": self.by_compiled,
+            "triton": self.by_triton,
+        }
         return self.up(scans[engine](x))
 
     def by_reference(self, x: Tensor) -> Tensor:
@@ -87,6 +94,19 @@ class RowLayer(nn.Module):
         waves = row_waves(*x.shape[2:], kernel)
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)
         hidden = wave_lstm(rows, weight[None], self.input_to_state.bias[None], *outside, waves)
+        return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    def by_compiled(self, x: Tensor) -> Tensor:
+        """The same with the compiled engine."""
+        kernel, (height, width) = self.state_to_state.kernel_size[0], x.shape[2:]
+        reach = kernel // 2
+        seen = self.input_to_state.masked_weight[:, :, 0, : reach + 1]  # mask B: nothing right of the centre
+        to_gates, from_states = (taps.transpose(1, 2).flatten(1)[None] for taps in (seen, self.state_to_state.weight))
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, reach, 0))
+        rows = torch.cat([padded[:, :, tap : tap + width] for tap in range(reach + 1)], dim=3).flatten(1, 2)
+        outside = [state[None] for state in self.outside()]
+        walk, bias = row_walk(height, width, kernel), self.input_to_state.bias[None]
+        hidden = compiled_lstm(rows, to_gates, from_states, bias, *outside, walk)
         return hidden.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
     def by_triton(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_modules.pixelrnn import compiled
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, DiagonalScan
 from lightning_modules.pixelrnn.recurrence import choose_engine
 from lightning_modules.pixelrnn.row_lstm import RowLayer
@@ -134,13 +135,20 @@ def test_a_second_backward_pass_gives_the_same(make):
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_the_engine_is_chosen_and_said(caplog):
+def test_the_engine_is_chosen_and_said(caplog, monkeypatch):
     choose_engine.cache_clear()
+    monkeypatch.setattr(compiled, "unavailable", lambda: "no g++ here")
     with caplog.at_level("INFO"):
         engines = ("auto", "fused", "reference", "triton")
-        chosen = [choose_engine(engine, torch.device("cpu"), 8, double=False) for engine in engines]
-    assert chosen == ["fused", "fused", "reference", "fused"]
-    assert "fused engine (no Triton: " in caplog.text
+        chosen = [choose_engine(engine, torch.device("cpu"), 8, torch.float32) for engine in engines]
+        assert chosen == ["fused", "fused", "reference", "fused"]
+        assert "fused engine (not the compiled one: no g++ here)" in caplog.text
+        assert "fused engine (not the triton one: " in caplog.text
+        monkeypatch.setattr(compiled, "unavailable", lambda: None)
+        choose_engine.cache_clear()
+        chosen = [choose_engine("auto", torch.device("cpu"), 8, dtype) for dtype in (torch.float32, torch.float64)]
+    choose_engine.cache_clear()
+    assert chosen == ["compiled", "fused"]
 
 
 @pytest.mark.parametrize("layer", [DiagonalLayer(HIDDEN, 1, "zero"), RowLayer(HIDDEN, 1, 3, "zero")])

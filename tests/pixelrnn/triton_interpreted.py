@@ -151,7 +151,7 @@ def test_a_layer_with_this_engine_is_the_layer(make):
     layer, x = make(), torch.randn(2, 12, 4, 5, requires_grad=True)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    assert choose_engine("triton", x.device, 6, double=False) == "triton"
+    assert choose_engine("triton", x.device, 6, torch.float32) == "triton"
     inputs, values = [x, *layer.parameters()], []
     for engine in ("triton", "reference"):
         layer.engine = engine
