@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -64,21 +64,22 @@ class Table(SeriesDataModule):
         return Series(values, channels, tuple(ends), self.period)
 
 
-def read_table(path: Path, date: str | None) -> tuple[np.ndarray, tuple[str, ...], list[datetime]]:
-    """Numbers (rows, columns), NaN where a cell is empty; the columns' names; each row's date.
+def read_table(path: Path, date: str | None) -> tuple[np.ndarray, tuple[str, ...], dict[int, datetime]]:
+    """Numbers (rows, columns), NaN where a cell is empty; the columns' names; the date of each row by its number in the
+    file, where empty rows count too.
 
     Raises:
         UsageError: it cannot be read, or a cell is no number or no date; the message names row and column.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
+            lines = [(number, line) for number, line in enumerate(csv.reader(file), start=1) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
         raise UsageError(f"'{path}' cannot be read ({why}): give data.path=FILE, a CSV file.") from error
-    if len(lines) < 3 or len(lines[0]) < 2:
+    if len(lines) < 3 or len(lines[0][1]) < 2:
         raise UsageError(f"'{path}' holds no series: a line of names, dates and numbers in columns, rows are needed.")
-    names = [name.strip() for name in lines[0]]
+    names = [name.strip() for name in lines[0][1]]
     if len(set(names)) < len(names):
         raise UsageError(f"'{path}' names a column twice: give each a name of its own.")
     if date is not None and date not in names:
@@ -87,13 +88,13 @@ def read_table(path: Path, date: str | None) -> tuple[np.ndarray, tuple[str, ...
             f"{', '.join(names)}."
         )
     place = 0 if date is None else names.index(date)
-    dates, numbers = [], np.empty((len(lines) - 1, len(names)))
-    for row, cells in enumerate(lines[1:], start=2):
+    dates, numbers = {}, np.empty((len(lines) - 1, len(names)))
+    for own, (row, cells) in zip(numbers, lines[1:], strict=True):
         if len(cells) != len(names):
             raise UsageError(f"'{path}' has {len(cells)} cells in row {row}, but {len(names)} columns: mend the row.")
-        dates.append(as_date(cells[place], path, row))
+        dates[row] = as_date(cells[place], path, row)
         for column, cell in enumerate(cells):
-            numbers[row - 2, column] = 0.0 if column == place else as_number(cell, path, row, names[column])
+            own[column] = 0.0 if column == place else as_number(cell, path, row, names[column])
     kept = [column for column in range(len(names)) if column != place]
     return numbers[:, kept], tuple(names[column] for column in kept), dates
 
@@ -120,22 +121,22 @@ def as_number(cell: str, path: Path, row: int, column: str) -> float:
     return found
 
 
-def at_equal_steps(values: np.ndarray, dates: Sequence[datetime], path: Path) -> np.ndarray:
+def at_equal_steps(values: np.ndarray, dates: Mapping[int, datetime], path: Path) -> np.ndarray:
     """The rows at equal steps, the commonest there is; rows of NaN for those that are not there.
 
     Raises:
         UsageError: a date does not come after the one before, or not by a whole number of steps.
     """
-    gaps = [after - before for before, after in pairwise(dates)]
-    for row, gap in enumerate(gaps, start=3):
+    gaps = {row: dates[row] - dates[before] for before, row in pairwise(dates)}
+    for row, gap in gaps.items():
         if gap <= timedelta(0):
-            raise UsageError(f"'{path}' goes back in time in row {row} ({dates[row - 2]}): sort it by date.")
-    step = Counter(gaps).most_common(1)[0][0]
+            raise UsageError(f"'{path}' goes back in time in row {row} ({dates[row]}): sort it by date.")
+    step = Counter(gaps.values()).most_common(1)[0][0]
     places = [0]
-    for row, gap in enumerate(gaps, start=3):
+    for row, gap in gaps.items():
         if gap % step:
             raise UsageError(
-                f"'{path}' has a step of {gap} in row {row} ({dates[row - 2]}), which is no whole multiple of the "
+                f"'{path}' has a step of {gap} in row {row} ({dates[row]}), which is no whole multiple of the "
                 f"commonest, {step}: bring it to equal steps."
             )
         places.append(places[-1] + gap // step)

@@ -12,17 +12,19 @@ PIECE = 8_000_000  # numbers of one piece of the scores' inputs: a batch's (B, T
 
 
 class Past(NamedTuple):
-    """What was drawn before, as attention sees it: keys (B, t, width) and values (B, t, hidden + 2)."""
+    """What was drawn before, as attention sees it: keys (B, t, width), states (B, t, hidden) and the pen (B, t, 2)."""
 
     keys: Tensor
-    values: Tensor
+    states: Tensor
+    positions: Tensor
 
 
 class PastAttention(nn.Module):
     """e_ij = vᵀ tanh(W_q h_i + W_k [h_j; p_j]) over steps j < i; α = softmax(e); p_j is the pen's position at step j.
 
     The context is Σ_j α_ij [h_j; p_j] with p_i taken off its last two numbers, so that it says where what is attended
-    to lies from the pen; all 0 at the first step, which has no past.
+    to lies from the pen; all 0 at the first step, which has no past. Positions are in float32 whatever the precision:
+    half of it would round where the pen was, by more than the offsets from there.
     """
 
     def __init__(self, hidden: int, width: int = 32):
@@ -40,32 +42,39 @@ class PastAttention(nn.Module):
         size = max(1, PIECE // max(1, batch * steps * queries.shape[-1]))
         for first in range(1, steps, size):
             rows = slice(first, min(first + size, steps))
-            given = queries[:, rows], past.keys, past.values, first
+            given = queries[:, rows], past, past.positions[:, rows], first
             # Of several pieces each is computed again on the way back, not kept.
             whole = size >= steps - 1 or not torch.is_grad_enabled()
-            context = self.piece(*given) if whole else checkpoint(
-                self.piece, *given, use_reentrant=False, preserve_rng_state=False
-            )  # fmt: skip
-            contexts.append(self.from_pen(context, positions[:, rows]))
-        return torch.cat([part.to(states.dtype) for part in contexts], 1)
+            contexts.append(
+                self.piece(*given)
+                if whole
+                else checkpoint(self.piece, *given, use_reentrant=False, preserve_rng_state=False)
+            )
+        return torch.cat(contexts, 1)
 
-    def piece(self, queries: Tensor, keys: Tensor, values: Tensor, first: int) -> Tensor:
-        """Σ_j α_ij [h_j; p_j] of the steps from number `first` on."""
-        return self.weights(queries, keys, first).to(values.dtype) @ values
+    def piece(self, queries: Tensor, past: Past, here: Tensor, first: int) -> Tensor:
+        """The contexts of the steps from number `first` on, at which the pen is `here`."""
+        return self.seen(self.weights(queries, past.keys, first), past, here)
 
     def weights(self, queries: Tensor, keys: Tensor, first: int) -> Tensor:
         """α (B, queries, T) of the steps from number `first` ≥ 1 on; 0 for steps that are not in the past."""
         scores = self.score(torch.tanh(queries[:, :, None] + keys[:, None])).squeeze(-1)
         steps = torch.arange(first, first + queries.shape[1], device=keys.device)
         future = torch.arange(keys.shape[1], device=keys.device)[None] >= steps[:, None]
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return scores.masked_fill(future, -torch.inf).softmax(-1)
 
     def past(self, states: Tensor, positions: Tensor) -> Past:
-        values = torch.cat([states, positions.to(states.dtype)], -1)
-        return Past(self.key(values), values)
+        with torch.autocast(states.device.type, enabled=False):
+            weight = self.key.weight
+            keys = self.key(torch.cat([states.to(weight.dtype), positions.to(weight.dtype)], -1))
+            return Past(keys.to(states.dtype), states, positions.to(weight.dtype))
 
-    def from_pen(self, context: Tensor, positions: Tensor) -> Tensor:
-        return torch.cat([context[..., :-2], context[..., -2:] - positions.to(context.dtype)], -1)
+    def seen(self, weights: Tensor, past: Past, here: Tensor) -> Tensor:
+        """Σ_j α_ij [h_j; p_j − p_i]."""
+        with torch.autocast(weights.device.type, enabled=False):
+            where = weights.to(here.dtype) @ past.positions - here
+            return torch.cat([weights.to(past.states.dtype) @ past.states, where.to(past.states.dtype)], -1)
 
     def step(self, state: Tensor, position: Tensor, before: Past | None) -> tuple[Tensor, Tensor | None, Past]:
         """One step while drawing: (B, 1, hidden) and (B, 1, 2) → context, weights of the past, and the past to come."""
@@ -73,7 +82,7 @@ class PastAttention(nn.Module):
         if before is None:
             return state.new_zeros(len(state), 1, self.context), None, own
         weights = self.weights(self.query(state), before.keys, before.keys.shape[1])
-        context = self.from_pen(weights.to(before.values.dtype) @ before.values, position)
+        context = self.seen(weights, before, own.positions)
         return context, weights, Past(*(torch.cat(pair, 1) for pair in zip(before, own, strict=True)))
 
 

@@ -213,6 +213,22 @@ def test_pieces_are_the_whole(monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(found.square().sum(), states)[0], gradient, atol=1e-12, rtol=0)
 
 
+def test_half_precision_leaves_the_pen_where_it_was():
+    """Small steps far from the origin, which bfloat16 would take for one point."""
+    attention = PastAttention(3, 4)
+    torch.nn.init.zeros_(attention.score.weight)  # all of the past alike
+    positions = 3 + torch.arange(5.0)[None, :, None].expand(1, 5, 2) / 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        states = torch.zeros(1, 5, 3, dtype=torch.bfloat16)
+        found = attention(states, positions)[0, :, 3:]
+        before = attention.past(states[:, :4], positions[:, :4])
+        drawn = attention.step(states[:, 4:], positions[:, 4:], before)[0][0, :, 3:]
+    wanted = -(torch.arange(5.0) + 1) / 2000  # from the mean of 0 … i − 1 to i
+    wanted[0] = 0
+    torch.testing.assert_close(found.float(), wanted[:, None].expand(5, 2), atol=2e-5, rtol=0)
+    torch.testing.assert_close(drawn[0], found[4], atol=2e-5, rtol=0)
+
+
 def test_slerp_keeps_to_the_sphere():
     first, last = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
     torch.testing.assert_close(slerp(first, last, 0.5), torch.tensor([2.0, 2.0]) / 2**0.5)

@@ -233,6 +233,8 @@ def test_hours_of_summer_time_are_equal_steps(tmp_path):
         (lambda lines: lines, {"features": "X"}, "data.features is 'X': choose S, M or MS"),
         (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], {}, "goes back in time in row 3"),
         (lambda lines: [*lines[:5], "2024-01-01 04:30:00,1,2", *lines[6:]], {}, "1:30:00 in row 6.*whole multiple"),
+        (lambda lines: ["", *lines[:2], "", *lines[4:], lines[3]], {}, "goes back in time in row 42"),
+        (lambda lines: [*lines[:3], "", *lines[3:5], "soon,1,2", *lines[6:]], {}, "'soon' for a date in row 7"),
         (lambda lines: [*lines[:5], "2024-01-01 04:00:00,1,much", *lines[6:]], {}, "'much' in row 6, column 'b'"),
         (lambda lines: [*lines[:5], "soon,1,2", *lines[6:]], {}, "'soon' for a date in row 6"),
         (lambda lines: [*lines[:5], "2024-01-01 04:00:00,1", *lines[6:]], {}, "2 cells in row 6, but 3 columns"),
