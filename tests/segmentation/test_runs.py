@@ -18,9 +18,10 @@ from datamodules.spec import SceneSpec
 from lightning_modules.schedules import poly
 from lightning_modules.segmentation import FastSCNN, Segmentation
 from lightning_modules.segmentation.scores import scores
-from reporting.load import load_run
+from reporting.load import load_run, read_checkpoint
 from reporting.predictions import read_predictions
 from tests.conftest import SMALLEST, real_data, run_here
+from tests.soak.compare import unequal, without_folder
 
 VOID = 3
 SMALL = ["task=segmentation", *SMALLEST["segmentation"].words]
@@ -99,6 +100,32 @@ def test_weights_of_classes_are_kept_in_the_checkpoint(run):
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     weights = checkpoint["state_dict"]["class_weights"]
     assert weights[0] < 1 and weights.max() > 1
+
+
+def test_a_run_cut_in_the_middle_of_an_epoch_is_the_one_that_was_not(tmp_path, monkeypatch):
+    words = [*SMALL, "stages=[fit]", "data.train_items=20", "trainer.max_epochs=2", "trainer.val_check_interval=2"]
+    words += [f"paths.cache={tmp_path / 'cache'}", "task.module.aux_weight=0.4"]
+    run_here(words, tmp_path / "whole")
+    measure, seen = Segmentation.measure, []
+
+    def cut(self, batch, split):
+        seen.append(split)
+        if seen.count("train") == 9:  # the fourth batch of the second epoch, two after the last checkpoint
+            raise KeyboardInterrupt
+        return measure(self, batch, split)
+
+    monkeypatch.setattr(Segmentation, "measure", cut)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_here(words, tmp_path / "cut")
+    monkeypatch.setattr(Segmentation, "measure", measure)
+    assert read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["loader_place"] == {"batches_done": 2}
+    run_here([*words, f"ckpt_path={tmp_path / 'cut'}"], tmp_path / "cut")
+    for name in ("last", "best"):
+        whole, gone_on = (
+            without_folder(read_checkpoint(folder / f"checkpoints/{name}.ckpt"), str(folder))
+            for folder in (tmp_path / "whole", tmp_path / "cut")
+        )
+        assert unequal(whole, gone_on) == []
 
 
 def test_ones_own_pictures_of_any_kind(run, tmp_path):
