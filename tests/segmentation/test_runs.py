@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from lightning_modules.segmentation import FastSCNN, Segmentation
 from lightning_modules.segmentation.scores import scores
 from reporting.load import load_run, read_checkpoint
 from reporting.predictions import read_predictions
+from reporting.report import ComparedRun
 from tests.conftest import SMALLEST, real_data, run_here
 from tests.soak.compare import unequal, without_folder
 
@@ -126,6 +128,20 @@ def test_a_run_cut_in_the_middle_of_an_epoch_is_the_one_that_was_not(tmp_path, m
             for folder in (tmp_path / "whole", tmp_path / "cut")
         )
         assert unequal(whole, gone_on) == []
+
+
+def test_runs_are_compared_by_quality_and_time(tmp_path):
+    def made(name: str, **figures: float) -> ComparedRun:
+        metrics = {f"{'test' if key == 'miou' else 'speed'}/{key}": value for key, value in figures.items()}
+        return ComparedRun(name, tmp_path, OmegaConf.create(), metrics, {})
+
+    slow = made("360, 480", miou=0.5, latency_p50_ms=40.0, macs=5.6e8)
+    quick = made("180, 240", miou=0.45, latency_p50_ms=11.0, macs=1.5e8)
+    (section,) = Segmentation.comparison([slow, made("untimed", miou=0.6), quick], tmp_path)
+    assert section.text.splitlines()[2:4] == [
+        "| 180, 240 | 0.450 | 11.0 ms | 0.150 |", "| 360, 480 | 0.500 | 40.0 ms | 0.560 |",
+    ]  # fmt: skip
+    assert (tmp_path / section.figure).exists() and not Segmentation.comparison([slow], tmp_path)
 
 
 def test_ones_own_pictures_of_any_kind(run, tmp_path):
