@@ -1,4 +1,4 @@
-"""The task's pictures: masks in colour with a legend, confusions, IoU by class, accuracy against speed."""
+"""The task's pictures: masks in colour with a legend, confusions, IoU by class, quality against distance in time."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from datamodules.errors import UsageError, did_you_mean
 from datamodules.scenes.batches import SceneBatch
 from lightning_modules.base import MakeOptimizer, MakeScheduler, Measured, Ratio, Task
 from lightning_modules.segmentation.baselines import measure_baselines
+from lightning_modules.segmentation.comparison import comparison_sections
 from lightning_modules.segmentation.fast_scnn import ConvBN, FastSCNN, enlarged, parameter_groups
 from lightning_modules.segmentation.report import report_sections
 from lightning_modules.segmentation.scores import (
@@ -30,7 +32,7 @@ from lightning_modules.segmentation.scores import (
 )
 from lightning_modules.segmentation.speed import check_sizes, measure_speed
 from lightning_modules.segmentation.studio import check_segment, segment_pictures
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,11 @@ class Segmentation(Task):
         confusion = predictions["confusion"]
         right = np.trace(confusion, axis1=1, axis2=2)
         return {"pixel_accuracy": right / np.maximum(1, confusion.sum((1, 2)))}
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        """Mean IoU against the time of one image, where speeds were measured."""
+        return comparison_sections(runs, folder)
 
     def report(self, run: Any) -> list[Section]:
         """What the run's report shows."""

@@ -29,7 +29,7 @@ def report_sections(network: FastSCNN, device: torch.device, run: Any) -> list[S
         confusion = kept["confusion"]
         sections.append(Section("Mean IoU", score_table(confusion, run)))
         sections += class_sections(confusion.sum(0), kept["boundary"].sum(0), run)
-        sections.append(examples_section(network, device, confusion, run))
+        sections.append(examples_section(network, device, run))
         sections += video_sections(confusion, run)
     if (speed := read_speed(run.folder)) is not None:
         sections.append(Section("Speed", speed_table(speed, run)))
@@ -97,7 +97,7 @@ def class_sections(confusion: np.ndarray, boundary: np.ndarray, run: Any) -> lis
     ]
 
 
-def examples_section(network: FastSCNN, device: torch.device, confusion: np.ndarray, run: Any) -> Section:
+def examples_section(network: FastSCNN, device: torch.device, run: Any) -> Section:
     """The same few test images in every run of the same data."""
     test, spec = run.datamodule.splits["test"], run.datamodule.spec
     rows = np.unique(np.linspace(0, len(test.images) - 1, SHOWN).round().astype(int))

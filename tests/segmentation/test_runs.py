@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch.nn import functional as F
 
@@ -18,9 +19,11 @@ from datamodules.spec import SceneSpec
 from lightning_modules.schedules import poly
 from lightning_modules.segmentation import FastSCNN, Segmentation
 from lightning_modules.segmentation.scores import scores
-from reporting.load import load_run
+from reporting.load import load_run, read_checkpoint
 from reporting.predictions import read_predictions
+from reporting.report import ComparedRun
 from tests.conftest import SMALLEST, real_data, run_here
+from tests.soak.compare import unequal, without_folder
 
 VOID = 3
 SMALL = ["task=segmentation", *SMALLEST["segmentation"].words]
@@ -99,6 +102,46 @@ def test_weights_of_classes_are_kept_in_the_checkpoint(run):
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     weights = checkpoint["state_dict"]["class_weights"]
     assert weights[0] < 1 and weights.max() > 1
+
+
+def test_a_run_cut_in_the_middle_of_an_epoch_is_the_one_that_was_not(tmp_path, monkeypatch):
+    words = [*SMALL, "stages=[fit]", "data.train_items=20", "trainer.max_epochs=2", "trainer.val_check_interval=2"]
+    words += [f"paths.cache={tmp_path / 'cache'}", "task.module.aux_weight=0.4"]
+    run_here(words, tmp_path / "whole")
+    measure, seen = Segmentation.measure, []
+
+    def cut(self, batch, split):
+        seen.append(split)
+        if seen.count("train") == 9:  # the fourth batch of the second epoch, two after the last checkpoint
+            raise KeyboardInterrupt
+        return measure(self, batch, split)
+
+    monkeypatch.setattr(Segmentation, "measure", cut)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_here(words, tmp_path / "cut")
+    monkeypatch.setattr(Segmentation, "measure", measure)
+    assert read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["loader_place"] == {"batches_done": 2}
+    run_here([*words, f"ckpt_path={tmp_path / 'cut'}"], tmp_path / "cut")
+    for name in ("last", "best"):
+        whole, gone_on = (
+            without_folder(read_checkpoint(folder / f"checkpoints/{name}.ckpt"), str(folder))
+            for folder in (tmp_path / "whole", tmp_path / "cut")
+        )
+        assert unequal(whole, gone_on) == []
+
+
+def test_runs_are_compared_by_quality_and_time(tmp_path):
+    def made(name: str, **figures: float) -> ComparedRun:
+        metrics = {f"{'test' if key == 'miou' else 'speed'}/{key}": value for key, value in figures.items()}
+        return ComparedRun(name, tmp_path, OmegaConf.create(), metrics, {})
+
+    slow = made("360, 480", miou=0.5, latency_p50_ms=40.0, macs=5.6e8)
+    quick = made("180, 240", miou=0.45, latency_p50_ms=11.0, macs=1.5e8)
+    (section,) = Segmentation.comparison([slow, made("untimed", miou=0.6), quick], tmp_path)
+    assert section.text.splitlines()[2:4] == [
+        "| 180, 240 | 0.450 | 11.0 ms | 0.150 |", "| 360, 480 | 0.500 | 40.0 ms | 0.560 |",
+    ]  # fmt: skip
+    assert (tmp_path / section.figure).exists() and not Segmentation.comparison([slow], tmp_path)
 
 
 def test_ones_own_pictures_of_any_kind(run, tmp_path):
