@@ -222,9 +222,9 @@ class SceneSpec:
     width: int
     levels: int
     classes: int
-    names: tuple[str, ...] = field(repr=False)
+    names: tuple[str, ...]
     ignore: int = -1
-    boxes: int = 0
+    boxes: int = field(default=0, compare=False)  # a network for some images' boxes takes more
     background: bool = False
 
     def __post_init__(self) -> None:
