@@ -42,7 +42,7 @@ def test_figures_agree_with_the_predictions(run):
     parts = sum(metrics[f"train/{name}"] for name in ("rpn_class", "rpn_box", "head_class", "head_box"))
     assert metrics["train/loss"] == pytest.approx(parts, rel=1e-5)
     assert metrics["speed/fps"] == pytest.approx(1000 / metrics["speed/latency_p50_ms"], rel=1e-3)
-    assert metrics["speed/macs"] > 1e6 and metrics["speed/parameters"] == metrics["parameters"]
+    assert metrics["speed/macs"] > 1e5 and metrics["speed/parameters"] == metrics["parameters"]
     assert 0 <= metrics["test/rpn_recall_10"] <= metrics["test/rpn_recall_50"] <= metrics["test/rpn_recall_100"] <= 1
 
 
