@@ -24,9 +24,9 @@ class SceneSpec(WithImages):
     width: int
     levels: int
     classes: int
-    names: tuple[str, ...] = field(repr=False)
+    names: tuple[str, ...]
     ignore: int = -1
-    boxes: int = 0
+    boxes: int = field(default=0, compare=False)  # a network for some images' boxes takes more
     background: bool = False
 
     def __post_init__(self) -> None:

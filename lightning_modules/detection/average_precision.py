@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -161,6 +162,26 @@ def angle_errors(judged: Judged, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
     turn = judged.boxes[true, 4] - truth[:, 4]
     period = np.where(directed, np.pi, np.pi / 2)
     return np.degrees(np.abs((turn + period / 2) % period - period / 2)), directed
+
+
+ASPECTS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, math.inf)
+
+
+def by_aspect(judged: Judged) -> dict[tuple[float, float], tuple[int, float, float]]:
+    """For each range of w / h (`ASPECTS`) that has objects: how many, AP50 and AP75, all classes together.
+
+    A detection counts where the object of its class that it meets best belongs; without one, where its own box does.
+    """
+    sides = [boxes[:, 2:4].max(1, initial=0) / boxes[:, 2:4].min(1, initial=math.inf)
+             for boxes in (judged.true_boxes, judged.boxes)]  # fmt: skip
+    own = np.where(judged.truths >= 0, np.append(sides[0], 0)[judged.truths], sides[1])
+    found = {}
+    for low, high in itertools.pairwise(ASPECTS):
+        here, objects = (own >= low) & (own < high), (sides[0] >= low) & (sides[0] < high) & ~judged.difficult
+        if objects.any():
+            areas = [area(curve(verdicts(judged, t)[here], int(objects.sum()))) for t in (0.5, 0.75)]
+            found[low, high] = (int(objects.sum()), *areas)
+    return found
 
 
 KINDS = ("right", "poor box", "wrong class", "duplicate", "background", "missed")

@@ -96,3 +96,18 @@ def save_angles(path: Path, judged: Judged) -> None:
     axis.hist(np.minimum(errors[directed], 20), bins=40, range=(0, 20))
     axis.set(xlabel="degrees off, modulo 180 (20: or more)", ylabel="true detections")
     save(figure, path)
+
+
+def save_aspects(path: Path, found: Mapping[str, Mapping[tuple[float, float], tuple[int, float, float]]]) -> None:
+    """AP50 and AP75 against the shape of objects, a line for each of `by_aspect`'s answers."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    shapes = sorted({shape for own in found.values() for shape in own})
+    for place, (axis, title) in enumerate(zip(axes, ("AP50", "AP75"), strict=True), 1):
+        for name, own in found.items():
+            style = "--" if "boxes" in name else "-"
+            axis.plot(range(len(shapes)), [own.get(shape, [np.nan] * 3)[place] for shape in shapes], style, marker="o",
+                      label=name)  # fmt: skip
+        axis.set(title=title, xlabel="long side / short side", ylim=(0, 1.02))
+        axis.set_xticks(range(len(shapes)), [f"{low:g} to {high:g}" for low, high in shapes])
+    axes[1].legend(fontsize=8)
+    save(figure, path)

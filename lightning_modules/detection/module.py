@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules.errors import UsageError
 from datamodules.scenes.batches import SceneBatch
@@ -19,9 +21,9 @@ from lightning_modules.detection.detector import Detector
 from lightning_modules.detection.files import detect_folder, evaluate_folders, folder_named
 from lightning_modules.detection.geometry.iou import rotated_iou
 from lightning_modules.detection.networks.rpn import Objects
-from lightning_modules.detection.report import report_sections
+from lightning_modules.detection.report import comparison_sections, report_sections
 from lightning_modules.gathering import Rows
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 log = logging.getLogger(__name__)
 PROPOSALS = (10, 50, 100)  # so many of an image's best, whose recall is measured
@@ -90,17 +92,25 @@ class Detection(Task):
 
     @torch.no_grad()
     def stage_speed(self, run: Any) -> None:
-        """Milliseconds an image takes from pixels to boxes, one at a time: `speed/…`."""
+        """Milliseconds an image takes from pixels to boxes, one at a time, and its multiplications: `speed/…`."""
         images = torch.from_numpy(run.datamodule.splits["test"].images[:SPEED_IMAGES].copy()).to(self.device)
         network = self.network.eval()
         times = [seconds_of(network, images[place % len(images)][None]) for place in range(WARM + TIMED)][WARM:]
         found = {f"latency_p{share}_ms": 1000 * float(np.percentile(times, share)) for share in (50, 95, 99)}
-        found |= {"fps": 1000 / found["latency_p50_ms"]}
+        with FlopCounterMode(display=False) as counter:
+            network.detect(images[:1])
+        parameters = sum(part.numel() for part in network.parameters())
+        found |= {"fps": 1000 / found["latency_p50_ms"], "macs": counter.get_total_flops() // 2}
+        found |= {"parameters": parameters, "memory_mb": 4 * parameters / 1e6}
         run.metrics |= {f"speed/{name}": round(value, 3) for name, value in found.items()}
         log.info("speed: %s", "  ".join(f"{name} {value:.1f}" for name, value in found.items()))
 
     def report(self, run: Any) -> list[Section]:
         return report_sections(run)
+
+    @staticmethod
+    def comparison(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+        return comparison_sections(runs, folder)
 
 
 def objects_of(batch: SceneBatch) -> list[Objects]:

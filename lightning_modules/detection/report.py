@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_modules.detection.average_precision import Judged, best_of, class_figures, errors, judge
-from lightning_modules.detection.figures import save_angles, save_overlays, save_precision
+from lightning_modules.detection.average_precision import Judged, best_of, by_aspect, class_figures, errors, judge
+from lightning_modules.detection.figures import save_angles, save_aspects, save_overlays, save_precision
 from lightning_modules.detection.oracles import outer_answers, shrunk_answers
 from reporting.predictions import read_predictions
-from reporting.report import Section
+from reporting.report import ComparedRun, Section
 
 IMAGES = 6
 ROWS = {
@@ -43,12 +45,13 @@ def report_sections(run: Any) -> list[Section]:
         sections.append(Section("Precision and recall", text, "figures/precision.png"))
         save_angles(run.folder / "figures" / "angles.png", judged)
         sections.append(Section("Angles", "Of true detections at IoU 0.5.", "figures/angles.png"))
+        sections.append(aspect_section(run.folder / "figures", "figures/", {"this run": judged}, rows["truths"]))
         sections.append(error_section(judge(best_of(rows["detections"], rows["truths"]), rows["truths"])))
     return sections
 
 
 def figures_section(run: Any, truths: list[np.ndarray]) -> Section:
-    oracles = [judge(answers(truths), truths) for answers in (outer_answers, shrunk_answers)]
+    oracles = upright_best(truths).values()
     values = [
         {"ap50": np.mean([both[0] for both in class_figures(judged, 0.5).values()] or [0]),
          "ap75": np.mean([both[0] for both in class_figures(judged, 0.75).values()] or [0])}
@@ -65,6 +68,37 @@ def figures_section(run: Any, truths: list[np.ndarray]) -> Section:
         "upright detector is taught, and the upright box around the same centre that meets the object best."
     )
     return Section("Average precision", "\n".join(lines) + text)
+
+
+def upright_best(truths: Sequence[np.ndarray]) -> dict[str, Judged]:
+    """What upright boxes could reach."""
+    oracles = {"true outer boxes": outer_answers, "best upright boxes": shrunk_answers}
+    return {name: judge(answers(truths), truths) for name, answers in oracles.items()}
+
+
+def aspect_section(folder: Path, path: str, found: Mapping[str, Judged], truths: Sequence[np.ndarray]) -> Section:
+    """AP50 and AP75 of objects by their shape, beside those of upright boxes that know the truth."""
+    rows = {name: by_aspect(judged) for name, judged in {**found, **upright_best(truths)}.items()}
+    save_aspects(folder / "aspects.png", rows)
+    lines = [f"| long side / short side | objects | {' | '.join(rows)} |", "|---|---:|" + "---:|" * len(rows)]
+    for (low, high), (count, *_) in next(iter(rows.values())).items():
+        cells = [f"{own[low, high][1]:.3f} / {own[low, high][2]:.3f}" for own in rows.values()]
+        lines.append(f"| {low:g} to {high:g} | {count:,} | {' | '.join(cells)} |")
+    text = "\n\nAP50 / AP75 of the objects of each shape, all classes together."
+    return Section("Long and short objects", "\n".join(lines) + text, f"{path}aspects.png")
+
+
+def comparison_sections(runs: Sequence[ComparedRun], folder: Path) -> list[Section]:
+    """AP against the shape of objects, of each network's runs together: when a rotated box pays."""
+    networks: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        networks.setdefault(run.config.choices.model, []).append(run)
+    pooled = {
+        name: [[row for run in own for row in run.predictions[key]] for key in ("detections", "truths")]
+        for name, own in networks.items()
+    }
+    found = {name: judge(*both) for name, both in pooled.items()}
+    return [aspect_section(folder, "", found, next(iter(pooled.values()))[1])]
 
 
 def overlay_section(run: Any, rows: dict[str, Any], names: tuple[str, ...]) -> Section:

@@ -15,6 +15,7 @@ from lightning_modules.detection.average_precision import (
     angle_errors,
     area,
     best_of,
+    by_aspect,
     class_figures,
     curve,
     errors,
@@ -89,6 +90,13 @@ def test_polygons_are_what_is_compared():
     found = [np.array([row(10.4, 0.9, 0)])]
     plain, drawn = judge(found, [truth]), judge(found, [truth], [points])
     assert drawn.iou == pytest.approx(plain.iou)
+
+
+def test_objects_are_told_apart_by_shape():
+    """A long object found beside a false alarm of a short box, and a short one found by a long box only at 0.5."""
+    truth = np.array([[10, 10, 16, 2, 0.3, 0, 0], [60, 10, 8, 6, 0, 0, 0]])
+    found = np.array([[10, 10, 16, 2, 0.3, 0.5, 0], [60, 10, 13, 6, 0, 0.4, 0], [90, 90, 8, 7, 0, 0.9, 0]])
+    assert by_aspect(judge([found], [truth])) == {(1.0, 1.5): (1, 0.5, 0.0), (8.0, math.inf): (1, 1.0, 1.0)}
 
 
 def test_upright_answers_know_the_truth():

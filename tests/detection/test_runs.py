@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules.errors import UsageError
 from datamodules.scenes.dota_text import write_detections, write_labels
+from lightning_modules.detection import Detection
 from lightning_modules.detection.average_precision import judge, summary
 from lightning_modules.detection.files import judged_folders
+from reporting.compare import read_runs
+from reporting.load import read_checkpoint
 from reporting.predictions import read_predictions
 from tests.conftest import run_here
 from tests.detection.smallest import SMALLEST
@@ -37,15 +42,50 @@ def test_figures_agree_with_the_predictions(run):
     parts = sum(metrics[f"train/{name}"] for name in ("rpn_class", "rpn_box", "head_class", "head_box"))
     assert metrics["train/loss"] == pytest.approx(parts, rel=1e-5)
     assert metrics["speed/fps"] == pytest.approx(1000 / metrics["speed/latency_p50_ms"], rel=1e-3)
+    assert metrics["speed/macs"] > 1e5 and metrics["speed/parameters"] == metrics["parameters"]
     assert 0 <= metrics["test/rpn_recall_10"] <= metrics["test/rpn_recall_50"] <= metrics["test/rpn_recall_100"] <= 1
 
 
 def test_the_report_shows_every_part(run):
     text = (run / "report.md").read_text()
-    for title in ("Average precision", "Images", "Precision and recall", "Angles", "Kinds of error", "Curves"):
+    for title in (
+        "Average precision",
+        "Images",
+        "Precision and recall",
+        "Angles",
+        "Long and short objects",
+        "Kinds of error",
+        "Curves",
+    ):
         assert f"## {title}\n" in text
-    for name in ("boxes", "precision", "angles"):
+    for name in ("boxes", "precision", "angles", "aspects"):
         assert (run / f"figures/{name}.png").exists()
+
+
+def test_a_run_goes_on_as_it_was(tmp_path):
+    """Resumed in the middle of an epoch: the same samples are drawn, the same weights come out."""
+    words = [*SMALL, "stages=[fit]", "scheduler=constant", "trainer.val_check_interval=1", f"paths.cache={tmp_path}"]
+    run_here([*words, "trainer.max_steps=4"], tmp_path / "whole")
+    run_here([*words, "trainer.max_steps=3"], tmp_path / "halves")
+    again = ["task=detection", "stages=[fit]", f"ckpt_path={tmp_path / 'halves'}", "trainer.max_steps=4"]
+    run_here(again, tmp_path / "halves")
+    whole, halves = (read_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "halves"))
+    assert whole["global_step"] == halves["global_step"] == 4
+    for name, weights in whole["state_dict"].items():
+        assert torch.equal(weights, halves["state_dict"][name]), name
+
+
+def test_networks_are_compared_by_shape(run, tmp_path):
+    sections = Detection.comparison(read_runs([run, run]), tmp_path)
+    assert "| oriented_rcnn | true outer boxes |" in sections[0].text and (tmp_path / "aspects.png").exists()
+
+
+def test_other_scenes_of_the_same_classes_fit():
+    """What images have most boxes is not the network's concern; what classes are called is."""
+    spec = SMALLEST.spec
+    assert replace(spec, boxes=9) == spec != replace(spec, names=("a", "c")) and "'c'" in repr(
+        replace(spec, names=("a", "c"))
+    )
 
 
 def test_pictures_of_any_size_become_files(run, tmp_path):

@@ -142,7 +142,7 @@ def propose(
 
 def thinned(boxes: Tensor, scores: Tensor, levels: Tensor, threshold: float) -> Tensor:
     """Indices of the upright boxes (P, 4) that no better one of their level covers, the best first."""
-    # Level by level: torchvision's `batched_nms` compares all pairs, of different levels too, in twice the time.
+    # Level by level: torchvision's `batched_nms` compares pairs of different levels too, which takes twice as long.
     own = [torch.where(levels == level)[0] for level in levels.unique()]
     kept = torch.cat([levels[:0], *(places[nms(boxes[places], scores[places], threshold)] for places in own)])
     return kept[scores[kept].argsort(descending=True, stable=True)]
