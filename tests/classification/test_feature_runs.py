@@ -46,6 +46,7 @@ def test_a_run_of_stages_alone_leaves_figures_a_grid_and_a_report(run):
                     "Features in two directions", "How many images a class it needs"):  # fmt: skip
         assert f"\n## {section}\n" in report
     assert "| test | 50.00% |  | a net: a book |" in report
+    assert "The chosen C and gamma lie at an end of the grid: a wider one (svm.C, svm.gamma) may do better." in report
     assert {"features.png", "shots.png", "svm_grid.png"} <= {path.name for path in (run / "figures").iterdir()}
 
 

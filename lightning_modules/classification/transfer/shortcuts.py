@@ -90,7 +90,7 @@ def balanced(y: np.ndarray, decisions: np.ndarray, groups: np.ndarray | None) ->
 
 
 def mean_recall(labels: np.ndarray, taken: np.ndarray) -> float:
-    """Balanced accuracy of labels and classes (N,), every class there; scikit-learn's would take a bootstrap seconds."""
+    """Balanced accuracy of labels and classes (N,), every class there; scikit-learn's takes a bootstrap seconds."""
     return float(np.mean(np.bincount(labels, labels == taken) / np.bincount(labels)))
 
 
