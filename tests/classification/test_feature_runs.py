@@ -13,6 +13,7 @@ from datamodules.errors import UsageError
 from lightning_modules.classification.transfer.shots import ShotSettings, first_of_each, read_shots
 from reporting.load import load_run
 from reporting.predictions import read_predictions
+from tests.classification.few import fewer_digits
 from tests.conftest import run_here
 
 PUBLISHED = "published=[{source: a book, name: a net, data: digits, split: test, figures: {accuracy: 0.5}}]"
@@ -21,10 +22,12 @@ PUBLISHED = "published=[{source: a book, name: a net, data: digits, split: test,
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frozen")
-    run_here(["task=classification", "model=covid_cnn", "model.widths=[8,16]", "data=digits",
+    with pytest.MonkeyPatch.context() as patched:
+        fewer_digits(patched, 3)
+        run_here(["task=classification", "model=covid_cnn", "model.widths=[8,16]", "data=digits",
               "trainer.precision=32-true", "stages=[features,probe,svm,shots,report]", "svm.C=[3.0,10.0]",
               "svm.gamma=[0.25,1.0]", "probe.C=[0.1,1.0]", "svm.folds=3", "svm.outer_folds=3",
-              "probe.folds=3", "probe.nested=false", "shots.numbers=[3,20,9999]", "shots.draws=2", PUBLISHED,
+              "probe.folds=3", "probe.nested=false", "shots.numbers=[3,12,9999]", "shots.draws=2", PUBLISHED,
               f"paths.cache={folder / 'cache'}"], folder / "run")  # fmt: skip
     return folder / "run"
 
@@ -32,7 +35,7 @@ def run(tmp_path_factory):
 def test_a_run_of_stages_alone_leaves_figures_a_grid_and_a_report(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["svm/test/accuracy"] > 0.8 and metrics["svm/disagreements"] == 0
-    assert metrics["svm/cv/images"] == 1797 and 0 < metrics["svm/cv/accuracy_sd"] < 0.1
+    assert metrics["svm/cv/images"] == 599 and 0 < metrics["svm/cv/accuracy_sd"] < 0.1
     rows = list(csv.DictReader((run / "cv_results.csv").open()))
     points = [(float(row["C"]), float(row["gamma"])) for row in rows]
     assert sorted(points) == [(3.0, 0.25), (3.0, 1.0), (10.0, 0.25), (10.0, 1.0)]
@@ -43,16 +46,17 @@ def test_a_run_of_stages_alone_leaves_figures_a_grid_and_a_report(run):
                     "Features in two directions", "How many images a class it needs"):  # fmt: skip
         assert f"\n## {section}\n" in report
     assert "| test | 50.00% |  | a net: a book |" in report
+    assert "The chosen C and gamma lie at an end of the grid: a wider one (svm.C, svm.gamma) may do better." in report
     assert {"features.png", "shots.png", "svm_grid.png"} <= {path.name for path in (run / "figures").iterdir()}
 
 
 def test_accuracy_is_told_for_fewer_images_a_class(run):
     metrics, found = json.loads((run / "metrics.json").read_text()), read_shots(run / "shots.csv")
-    assert [shot.number for shot in found if shot.machine == "svm"] == [3, 3, 20, 20, 133]  # of the smallest class
+    assert [shot.number for shot in found if shot.machine == "svm"][:4] == [3, 3, 12, 12]
     assert found[0].accuracy != found[1].accuracy, "another draw is of other images"
     for name in ("probe", "svm"):  # the last point is the stage's own figure
         assert metrics[f"shots/{name}/accuracy_all"] == metrics[f"{name}/test/accuracy"]
-        assert metrics[f"shots/{name}/accuracy_3"] < metrics[f"shots/{name}/accuracy_20"]
+        assert metrics[f"shots/{name}/accuracy_3"] < metrics[f"shots/{name}/accuracy_12"]
 
 
 def test_fewer_images_are_among_more_and_classes_equal():
@@ -67,7 +71,8 @@ def test_fewer_images_are_among_more_and_classes_equal():
             ShotSettings(**options)
 
 
-def test_a_trained_head_is_all_that_changed_and_the_run_comes_back(tmp_path):
+def test_a_trained_head_is_all_that_changed_and_the_run_comes_back(tmp_path, monkeypatch):
+    fewer_digits(monkeypatch, 6)
     words = ["task=classification", "model=efficientnet_lite0", "model.size=32", "model.weights=none", "debug=quick",
              "model.train=head", "model.frozen_norms=true", "model.head_init=probe", "features.layers=[head]",
              "probe.C=[0.01]", "probe.folds=2", "trainer.precision=32-true",

@@ -14,7 +14,7 @@ from datamodules.images.shared.image import Split
 from lightning_modules.classification.transfer.folds import equal_images, folds_for, nested
 from lightning_modules.classification.transfer.machines import Probe, SupportVectors
 from lightning_modules.classification.transfer.stages import fit_rows
-from tests.classification.blobs import blobs
+from tests.classification.few import blobs
 
 
 def test_shuffled_labels_give_chance():

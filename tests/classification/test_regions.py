@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from datamodules.errors import UsageError
 from datamodules.images.shared.regions import REGIONS, keep_region
-from lightning_modules.classification.transfer.shortcuts import fires, verdict
+from lightning_modules.classification.transfer.shortcuts import fires, mean_recall, verdict
+from tests.classification.few import fewer_digits
 from tests.conftest import run_here
 
 
@@ -20,6 +22,11 @@ def test_a_region_keeps_its_pixels_and_greys_the_rest(region):
     if region != "whole":
         with pytest.raises(UsageError, match="needs images of 16 pixels"):
             keep_region(images[:, :, :8, :8], region)
+
+
+def test_the_mean_recall_is_scikit_learns():
+    labels, taken = np.random.default_rng(0).integers(0, 3, (2, 50))
+    assert mean_recall(labels, taken) == pytest.approx(balanced_accuracy_score(labels, taken))
 
 
 def test_the_verdict_fires_only_when_it_may():
@@ -47,8 +54,9 @@ WORDS = ["task=classification", "trainer.precision=32-true", "probe.C=[0.01]", "
         (["data.shuffled=true"], "Nothing is learned here"),
     ],
 )
-def test_a_planted_mark_is_found_where_it_stands(words, said, tmp_path):
+def test_a_planted_mark_is_found_where_it_stands(words, said, tmp_path, monkeypatch):
     """On features of a random network, which a mark changes as it changes any other's."""
+    fewer_digits(monkeypatch, 4)
     folder = tmp_path / "run"
     stages = "stages=[regions,report]"
     run_here([*WORDS, *words, "model=covid_cnn", "model.widths=[8]", "features.layers=[0]",

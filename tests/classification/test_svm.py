@@ -16,7 +16,7 @@ from lightning_modules.classification.transfer.machines import (
     VarianceSVC,
     gamma_of,
 )
-from tests.classification.blobs import blobs
+from tests.classification.few import blobs
 
 
 @pytest.mark.parametrize("classes", [2, 3])

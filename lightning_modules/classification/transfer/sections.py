@@ -91,11 +91,23 @@ def machine_section(name: str, run: Any) -> Section:
         rows.append(("share of images that are support vectors", f"{get('support_share'):.1%}"))
     rows.append(("labels that are not the largest probability's", str(get("disagreements"))))
     text = "\n".join(["| | |", "|---|---:|", *(f"| {what} | {value} |" for what, value in rows)])
+    ends = [key for key in ("C", "gamma") if get(key) in grid_ends(run.config.get(name), key)]
+    if ends:
+        text += (
+            f"\n\nThe chosen {' and '.join(ends)} {'lies' if len(ends) == 1 else 'lie'} at an end of the grid: a wider "
+            f"one ({', '.join(f'{name}.{key}' for key in ends)}) may do better."
+        )
     figure = None
     if name == "svm" and get("gamma") is not None:
         save_grid(run.folder / "figures" / "svm_grid.png", read_grid(run.folder / cv_file(name)))
         figure = "figures/svm_grid.png"
     return Section(TITLES[name], text, figure)
+
+
+def grid_ends(settings: Any, key: str) -> set[float]:
+    """The least and the largest value that a search tried; none where it had one alone."""
+    tried = list((settings or {}).get(key, []))
+    return {min(tried), max(tried)} if len(tried) > 1 else set()
 
 
 def read_grid(path: Any) -> dict[tuple[float, float], float]:
