@@ -145,8 +145,8 @@ def defence_text(arrays: Mapping[str, np.ndarray], settings: Settings) -> str:
     both = " on each of two losses" if len(pgds(settings)) > 1 else ""
     how = (
         f"PGD-{settings.steps} × {settings.restarts}{both}, {settings.size}. Only the last column tells whether it "
-        f"defends: an attack that does not know it leaves {fall:.1%} more. An image counts as broken by whichever form of the "
-        f"attack breaks it; the forms alone leave {forms}."
+        f"defends: an attack that does not know it leaves {fall:.1%} more. An image counts as broken by whichever form "
+        f"of the attack breaks it; the forms alone leave {forms}."
     )
     if "defended_eot" in arrays:
         how += f" It is random: shares are means over {FRESH} draws that no attack saw."
