@@ -20,10 +20,9 @@ from lightning_modules.attacks.losses import at, best_other
 
 INSIDE = 0.999999  # artanh of ±1 is infinite
 BETAS, SMALL = (0.9, 0.999), 1e-8  # Adam's
-PROGRESS = (
-    0.9999  # an item goes on while a tenth of the steps, or so many, bring its loss below this part of what it was
-)
-LOOKED = 50
+PROGRESS = 0.9999  # an item goes on while its loss falls below this part of what it was at the last look
+LOOK = 50  # steps at most from one look to the next
+FIRST = 0.2  # part of the steps that every item makes: black and white pixels move late, where tanh is flat
 
 
 @crafted
@@ -134,7 +133,7 @@ def descend(
     centre = (w.tanh() + 1) / 2  # the image, as far as w can say it
     item, delta = torch.arange(len(images), device=images.device), torch.zeros_like(w)
     first, second, last_loss = torch.zeros_like(w), torch.zeros_like(w), torch.full_like(c, torch.inf)
-    check = min(math.ceil(steps / 10), LOOKED)
+    check = min(math.ceil(steps / 10), LOOK)
     for step in range(1, steps + 1):
         moved, logits, loss, found = _pass(forward, w, delta, centre, labels, targets, c, confidence)
         way = lengths(moved - images)
@@ -147,7 +146,7 @@ def descend(
         delta = delta - lr * mean / (square.sqrt() + SMALL)
 
         if early_stop and step % check == 0:
-            falling = loss <= PROGRESS * last_loss
+            falling = (loss <= PROGRESS * last_loss) | (step < FIRST * steps)
             last_loss = loss
             if not falling.all():
                 item, images, labels, targets, c, w, centre, delta, first, second, last_loss = kept(

@@ -50,6 +50,7 @@ def view(run: Any, split: str) -> Any:
     gradient vanishes."""
     data, config = run.datamodule, run.config.copy()
     images, labels = one_class(data.splits[split])
+    most = max(len(one_class(data.splits[name]).labels) for name in splits_of(run))
     spec = as_images(described(data.spec))
     like = SimpleNamespace(splits={"test": Split(images, labels)}, class_names=list(data.class_names), spec=spec)
     OmegaConf.set_struct(config, False)
@@ -59,6 +60,8 @@ def view(run: Any, split: str) -> Any:
     if "pgd" in names and "pgd_margin" not in names and config.attack.loss == "cross_entropy":
         names.insert(names.index("pgd") + 1, "pgd_margin")
         config.attack.attacks = names
+    if config.attack["items"] <= most:  # a smaller split is attacked whole
+        config.attack["items"] = min(config.attack["items"], len(labels))
     return replace(run, datamodule=like, config=config, folder=folder_of(run.folder, split), metrics={})
 
 

@@ -87,6 +87,17 @@ def test_what_knows_more_breaks_at_least_as_much(defence, forward, images):
     assert ("defended_eot" in rows) == (defence == "noise")
 
 
+def test_every_loss_that_the_attacks_name_is_tried_behind_a_defence(forward, images):
+    """A thousand times the logits, and the gradient of the cross-entropy is 0; the margin's is not."""
+    left = {}
+    for names in (["pgd"], ["pgd", "pgd_margin"]):
+        for defence in ("smooth", "noise"):
+            rows = rows_of(lambda x: 1000 * forward(x), images, preprocessing=defence, attacks=names)
+            left[defence, len(names)] = [rows[f"defended_{kind}"].mean() for kind in ("unaware", "adaptive", "bare")]
+    for defence in ("smooth", "noise"):
+        assert all(two < one for one, two in zip(left[defence, 1], left[defence, 2], strict=True)), left
+
+
 def test_random_defences_are_judged_on_draws_of_their_own_and_alike_each_time(forward, images):
     first, again = (rows_of(forward, images, preprocessing="noise", preprocessing_strength=0.3) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in first)

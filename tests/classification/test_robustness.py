@@ -222,6 +222,18 @@ def test_two_processes_attack_as_one_does(run, tmp_path):
     assert metrics_of(tmp_path / "two")["attack/worst/accuracy"] == metrics_of(run)["attack/worst/accuracy"]
 
 
+def test_what_chooses_the_checkpoint_is_measured_and_of_attacked_images(caplog):
+    for adversary, monitor in (({}, "val/robust_accuracy"), ({"method": "pgd"}, "val/aimed_accuracy")):
+        with pytest.raises(UsageError, match=f"task.monitor is {monitor}, which is measured only with"):
+            Adversary.of(adversary).check_monitor(monitor)
+    for adversary, monitor in (({"method": "pgd"}, "val/robust_accuracy"), ({"aimed": True}, "val/aimed_accuracy")):
+        Adversary.of(adversary).check_monitor(monitor)
+    Adversary.of({}).check_monitor("val/loss")
+    assert not caplog.records
+    Adversary.of({"method": "pgd"}).check_monitor("val/loss")
+    assert "the best checkpoint is chosen by val/loss, of images left alone" in caplog.text
+
+
 def test_catastrophic_overfitting_is_noticed_and_said_once(caplog):
     seen, caplog_said = Overfitting(), "Catastrophic overfitting: PGD-10 leaves 2.0 % of validation images right, after"
     assert [seen.noticed(*pair) for pair in [(0.3, 0.4), (0.4, 0.5), (0.02, 0.8), (0.01, 0.9)]] == [False] * 2 + [

@@ -81,6 +81,22 @@ class Adversary:
                 raise UsageError(f"task.module.adversarial has no {key}{did_you_mean(str(key), known)}.")
         return cls(**(given or {}))
 
+    def check_monitor(self, monitor: str) -> None:
+        """Says where the checkpoint is chosen by images left alone.
+
+        Raises:
+            UsageError: it would be chosen by what is not measured.
+        """
+        needed = {"val/robust_accuracy": "method=pgd, fgsm_rs or trades", "val/aimed_accuracy": "aimed=true"}
+        measured = {"val/robust_accuracy": self.method, "val/aimed_accuracy": self.aimed}
+        if not measured.get(monitor, True):
+            raise UsageError(f"task.monitor is {monitor}, which is measured only with task.module.adversarial."
+                             f"{needed[monitor]}.")  # fmt: skip
+        if self.method and monitor not in measured:
+            log.warning("The network is trained against attacks, but the best checkpoint is chosen by %s, of images "
+                        "left alone: task.monitor=val/robust_accuracy task.mode=max chooses it under PGD-%d.",
+                        monitor, WATCHED)  # fmt: skip
+
     def batch(self, network: Classifier, images: Tensor, labels: Tensor, part_done: float) -> Tensor:
         """Images (B, C, H, W), intensities 0 … levels − 1 → the adversarial ones, on the same scale.
 

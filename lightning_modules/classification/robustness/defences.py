@@ -6,6 +6,7 @@ Source: Athalye et al. 2018, "Obfuscated Gradients Give a False Sense of Securit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -17,7 +18,14 @@ from datamodules.spec import ImageSpec
 from lightning_modules import attacks
 from lightning_modules.attacks.crafting import Forward
 from lightning_modules.attacks.preprocessing import Median, Noise, Preprocessing
-from lightning_modules.classification.robustness.suite import STRENGTHS, Settings, all_steps, attack_named
+from lightning_modules.classification.robustness.suite import (
+    LOSS_OF,
+    STRENGTHS,
+    Settings,
+    all_steps,
+    attack_named,
+    pgds,
+)
 from reporting.intervals import mean_interval
 
 DRAWS = 16  # of a random defence, whose mean gradient an attack follows (EOT)
@@ -48,29 +56,32 @@ def defended_rows(
     `defended_clean`; `defended_unaware`: under images crafted on the network alone; `defended_adaptive`: under PGD
     through the defence, backward as the identity and, where there is one, by its true gradient, whichever breaks more;
     `defended_eot`, of random ones: through the mean of 16 draws too. Each is the worst of its own and the former
-    images. `defended_way_…` are the forms alone, `defended_bare` is PGD's on the network without the defence.
+    images. `defended_way_…` are the forms alone, `defended_bare` is PGD's on the network without the defence. PGD
+    climbs each loss that the stage's attacks name.
 
     Args:
         unaware: images crafted on the network alone, all steps.
     """
     defence = settings.defence()
     behind = attacks.defended(forward, defence)
+    losses = [replace(settings, loss=LOSS_OF.get(name, settings.loss)) for name in pgds(settings) or ["pgd"]]
     ways = ("identity", "true") if defence.differentiable else ("identity",)
 
     def crafted(way: str, mean: bool) -> list[Tensor]:
         reseed(defence, settings.seed, items, f"{way} {mean}")
         through = attacks.defended(forward, defence, way)
         if not defence.random:
-            return [attack_named("pgd", settings, 0)(through, images, labels, items)]
+            return [attack_named("pgd", on, 0)(through, images, labels, items) for on in losses]
         through = attacks.averaged(through, DRAWS) if mean else through
-        return [all_steps(through, images, labels, items, settings, start) for start in range(settings.restarts)]
+        starts = range(settings.restarts)
+        return [all_steps(through, images, labels, items, on, start) for on in losses for start in starts]
 
     def right(which: str, moved: Sequence[Tensor]) -> np.ndarray:
         reseed(defence, settings.seed, items, f"judged {which}")
         return share_of_worst(behind, [images, *moved], labels, FRESH if defence.random else 1).cpu().numpy()
 
-    found = {"clean": right("clean", []), "unaware": right("unaware", [unaware])}
-    seen = [unaware]
+    seen = [unaware, *(all_steps(forward, images, labels, items, on) for on in losses if on.loss != settings.loss)]
+    found = {"clean": right("clean", []), "unaware": right("unaware", seen)}
     for name, mean in {"adaptive": False, "eot": True}.items():
         if mean and not defence.random:
             continue
@@ -78,8 +89,9 @@ def defended_rows(
         found |= {f"way_{name}_{way}": right(f"{name} {way}", moved) for way, moved in mine.items()}
         seen += [moved for some in mine.values() for moved in some]
         found[name] = right(name, seen)
-    bare = attack_named("pgd", settings, 0)(forward, images, labels, items)
-    found["bare"] = (~attacks.succeeded(forward, bare, labels)).float().cpu().numpy()
+    bare = [attack_named("pgd", on, 0)(forward, images, labels, items) for on in losses]
+    broken = torch.stack([attacks.succeeded(forward, moved, labels) for moved in bare]).any(0)
+    found["bare"] = (~broken).float().cpu().numpy()
     return {f"defended_{name}": share for name, share in found.items()}
 
 
@@ -130,10 +142,11 @@ def defence_text(arrays: Mapping[str, np.ndarray], settings: Settings) -> str:
     verdict = f"**A defence** against this attack: {said}." if low > 0 else f"**No defence**: {said}."
     ways = [name.removeprefix("defended_way_") for name in arrays if name.startswith("defended_way_")]
     forms = ", ".join(f"{arrays[f'defended_way_{way}'].mean():.1%} ({form_of(way)})" for way in ways)
+    both = " on each of two losses" if len(pgds(settings)) > 1 else ""
     how = (
-        f"PGD-{settings.steps} × {settings.restarts}, {settings.size}. Only the last column tells whether it defends: "
-        f"an attack that does not know it leaves {fall:.1%} more. An image counts as broken by whichever form of the "
-        f"attack breaks it; the forms alone leave {forms}."
+        f"PGD-{settings.steps} × {settings.restarts}{both}, {settings.size}. Only the last column tells whether it "
+        f"defends: an attack that does not know it leaves {fall:.1%} more. An image counts as broken by whichever form "
+        f"of the attack breaks it; the forms alone leave {forms}."
     )
     if "defended_eot" in arrays:
         how += f" It is random: shares are means over {FRESH} draws that no attack saw."

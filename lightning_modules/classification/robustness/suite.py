@@ -25,6 +25,7 @@ TITLES = {
     "apgd_t": "APGD, targeted DLR at the nine likeliest other classes",
     "square": "Square, queries alone",
 }
+LOSS_OF = {"pgd_margin": "margin"}  # what a PGD raises in place of attack.loss
 TRANSFER = "transfer"  # beside those above where a run is named: PGD on its network, tried on this one
 ONE_AFTER_ANOTHER = ("apgd_ce", "apgd_t", "square")  # each on the images that the former left standing
 MOST = {"items": 1_000_000, "batch_size": 100_000, "steps": 100_000, "restarts": 1000, "cw_items": 1_000_000,
@@ -187,7 +188,7 @@ def attack_named(name: str, settings: Settings, classes: int) -> Attack:
             return attacks.noise(forward, images, labels, **how, **drawn, samples=SAMPLES)
         if name in ("pgd", "pgd_margin"):
             way = {"step": settings.step, "steps": settings.steps, "restarts": settings.restarts}
-            loss = "margin" if name == "pgd_margin" else settings.loss
+            loss = LOSS_OF.get(name, settings.loss)
             return attacks.pgd(forward, images, labels, **how, **way, loss=loss, **drawn)
         if name == "cw":
             way = {"searches": SEARCHES, "steps": CW_STEPS}
