@@ -62,7 +62,9 @@ def diagonal_walk(height: int, width: int) -> Walk:
     waves = [(starts[number], max(0, number - width + 1), length) for number, length in enumerate(lengths)]
     top, left = torch.arange(width), torch.arange(height) * width
     outside = [torch.stack([top, top]), torch.stack([left, left + width - 1])]
-    return Walk(torch.stack([order, mirrored]), torch.stack([order, down]), waves, height, torch.tensor([1, 0]), outside)
+    return Walk(
+        torch.stack([order, mirrored]), torch.stack([order, down]), waves, height, torch.tensor([1, 0]), outside
+    )
 
 
 @lru_cache(maxsize=8)
@@ -119,7 +121,7 @@ def _library() -> ctypes.CDLL:
 class _Pass(ctypes.Structure):
     """`Pass` of compiled.cpp."""
 
-    _fields_ = [*((name, ctypes.c_int64) for name in SIZES), *((name, ctypes.c_void_p) for name in BUFFERS)]  # noqa: RUF012
+    _fields_ = [*((name, ctypes.c_int64) for name in SIZES), *((name, ctypes.c_void_p) for name in BUFFERS)]
 
 
 def _pass(x: Tensor, hidden: int, walk: Walk, **buffers: Tensor) -> ctypes.Array:

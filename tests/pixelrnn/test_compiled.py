@@ -1,4 +1,4 @@
-"""The compiled engine against the reference in float64, where there is a compiler; and what happens where there is none.
+"""The compiled engine against the reference in float64; and what happens where there is no compiler.
 
 The library is compiled into the user's own cache, once: these tests and all runs share it.
 """
@@ -74,7 +74,7 @@ def test_without_a_compiler_or_a_place_to_write_there_is_a_reason(tmp_path, monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
     (tmp_path / "file").touch()
     if shutil.which("g++"):
-        with pytest.raises(compiler.CannotCompile, match="Not a directory|cannot be written"):
+        with pytest.raises(compiler.CannotCompile, match=r"Not a directory|cannot be written"):
             compiler.library(compiled.SOURCE)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(compiler.CannotCompile, match=r"no g\+\+ here"):
