@@ -1,12 +1,14 @@
 """One recurrent layer, forward and backward: the usual form, the same with care, and this project's engines.
 
-`python -m benchmarks.recurrence [--rounds 5]`; a minute on two CPU cores; the usual form, the slowest, is timed once.
+`python -m benchmarks.recurrence [--rounds 5]`; two minutes on two CPU cores; the usual form is timed once.
 Ratios are against the careful form in float32, measured in turn in this process. `benchmarks/common_forms.py` has both
-common forms. Products are as in training: on a GPU, TF32 in every form.
+common forms. Products are as in training: on a GPU, TF32 in every form. The floor is what the layer's products would
+take at the rate of dense ones, measured in turn with the forms.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from functools import partial
 
@@ -14,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common_forms import diagonal_layer, row_layer, without_masks
-from benchmarks.timing import Run, as_in_training, matrix_rate, ratio, seconds, side_by_side, spread, where
+from benchmarks.timing import PRODUCTS, Run, as_in_training, products, ratio, seconds, side_by_side, spread, where
 from datamodules.tools import Arguments, device_here, whole_number
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer
 from lightning_modules.pixelrnn.row_lstm import RowLayer
 
 SIDE = 32
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SIZES = [("Diagonal", 16, 128), ("Diagonal", 8, 64), ("Row", 16, 128), ("Row", 8, 64)]
 
 
@@ -60,13 +63,10 @@ def main() -> None:
     parser.add_argument("--device", type=device_here, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     as_in_training()
-    rates = {name: matrix_rate(dtype, args.device) for name, dtype in
-             [("float32", torch.float32), ("bfloat16", torch.bfloat16)]}  # fmt: skip
-    print(f"One layer, {SIDE}×{SIDE}, forward and backward, ms (min … max); {where()}")
+    print(f"One layer, {SIDE}×{SIDE}, forward and backward, ms (min … max); {where()}\n")
     print(
-        "matrix products: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items()) + "\n"
+        "| layer | form | ms | careful form takes × as long | floor, ms | × the floor |\n|---|---|---:|---:|---:|---:|"
     )
-    print("| layer | form | ms | careful form takes × as long | floor, ms |\n|---|---|---:|---:|---:|")
     for kind, batch, hidden in SIZES:
         layer = make(kind, hidden).to(args.device)
         plain = without_masks(layer)
@@ -76,22 +76,31 @@ def main() -> None:
         x, last = (torch.randn(shape, device=args.device).contiguous(memory_format=form).requires_grad_()
                    for form in (torch.contiguous_format, torch.channels_last))  # fmt: skip
         towards = torch.randn_like(x)
-        fast = "triton" if args.device == "cuda" else "fused"
+        fast = ["triton"] if args.device == "cuda" else ["fused", "compiled"]
         forms = {
             "careful, float32": step(plain, common, x, towards, False),
             "careful, bfloat16": step(plain, common, x, towards, True),
             "reference, float32": step(layer, partial(own, "reference"), x, towards, False),
-            f"{fast}, float32": step(layer, partial(own, fast), last, towards, False),
-            f"{fast}, bfloat16": step(layer, partial(own, fast), last, towards, True),
+            **{
+                f"{engine}, {name}": step(layer, partial(own, engine), last, towards, name == "bfloat16")
+                for engine in fast
+                for name in TYPES
+            },
         }
-        times = side_by_side(forms, args.rounds)
+        alone = {f"products alone, {name}": products(dtype, args.device) for name, dtype in TYPES.items()}
+        times = side_by_side(forms | alone, args.rounds)
         usual = seconds(step(plain, partial(common, careful=False), x, towards, False))
         name = f"{kind}, B = {batch}, h = {hidden}"
-        print(f"| {name} | as usually written, float32 | {usual * 1e3:,.0f} (once) | | |")
+        print(f"| {name} | as usually written, float32 | {usual * 1e3:,.0f} (once) | | | |")
         for form in forms:
-            floor = operations(kind, batch, hidden) / rates[form.split(", ")[1]] * 1e3
+            scale = operations(kind, batch, hidden) / PRODUCTS
+            floor = [scale * value for value in times[f"products alone, {form.split(', ')[1]}"]]
+            of_floor = statistics.median(mine / least for mine, least in zip(times[form], floor, strict=True))
             compared = f"{ratio(times, 'careful, float32', form):.2f}"
-            print(f"| {name} | {form} | {spread(times[form])} | {compared} | {floor:,.0f} |", flush=True)
+            print(
+                f"| {name} | {form} | {spread(times[form])} | {compared} | {spread(floor)} | {of_floor:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A whole training step of a Diagonal BiLSTM, time and memory: the careful common form against this project's.
+"""A training step of a Diagonal BiLSTM, time and memory: the careful common form against this project's engines.
 
 `python -m benchmarks.step [--hidden 64 --layers 3 --batch 8]`; half a minute on two CPU cores. The common form,
 `benchmarks/common_forms.py`, has the same weights, masked once before the first step, and forms all logits at once.
@@ -25,16 +25,16 @@ from lightning_modules.pixelrnn import DiagonalBiLSTM
 from lightning_modules.pixelrnn.stack import sub_pixel_nats
 
 SPEC = ImageSpec(channels=3, height=32, width=32, levels=256)
-FORMS = [("careful common form", "float32"), ("careful common form", "bfloat16"),
-         ("this project", "float32"), ("this project", "bfloat16")]  # fmt: skip
+COMMON = "careful common form"
 
 
 def make_step(form: str, precision: str, args: argparse.Namespace) -> Run:
     """One training step without the optimizer's."""
     as_in_training()
-    network = DiagonalBiLSTM(SPEC, hidden=args.hidden, layers=args.layers).to(args.device)
+    engine = "auto" if form == COMMON else form
+    network = DiagonalBiLSTM(SPEC, hidden=args.hidden, layers=args.layers, engine=engine).to(args.device)
     nats: Callable[[Tensor], Tensor] = network.nats
-    if form == "careful common form":
+    if form == COMMON:
         network = CommonNetwork(network)
         nats = lambda images: sub_pixel_nats(network(images), images)  # noqa: E731
     images = torch.randint(0, SPEC.levels, (args.batch, *SPEC.shape), dtype=torch.uint8, device=args.device)
@@ -81,13 +81,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=whole_number, default=5)
     parser.add_argument("--device", type=device_here, default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    times = side_by_side({" ".join(form): make_step(*form, args) for form in FORMS}, args.rounds)
+    engines = ["triton"] if args.device == "cuda" else ["fused", "compiled"]
+    forms = [(form, precision) for form in (COMMON, *engines) for precision in ("float32", "bfloat16")]
+    times = side_by_side({" ".join(form): make_step(*form, args) for form in forms}, args.rounds)
     print(f"Diagonal BiLSTM, {args.layers} layers, h = {args.hidden}, batch {args.batch}, 32×32×3; {where()}\n")
     print("| form | precision | step, ms (min … max) | common form, float32, takes × as long | peak memory, MB |")
     print("|---|---|---:|---:|---:|")
-    for form, precision in FORMS:
+    for form, precision in forms:
         name = f"{form} {precision}"
-        compared = f"{ratio(times, 'careful common form float32', name):.2f}"
+        compared = f"{ratio(times, f'{COMMON} float32', name):.2f}"
         peak = partial(peak_megabytes, form, precision, args)
         memory = peak() if args.device == "cuda" else in_fresh_process(peak)
         print(f"| {form} | {precision} | {spread(times[name])} | {compared} | {memory:,.0f} |", flush=True)

@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from running.memory import keep_freed_memory
 from running.provenance import machine
 
 Run = Callable[[], object]
 
 
 def as_in_training() -> None:
-    """Float32 products as training has them (`running.run.quieten`), in every form: on a GPU TF32, cuDNN's too."""
+    """Products and memory as training has them (`running.run`), in every form: on a GPU TF32, cuDNN's too."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
+    if not torch.cuda.is_available():
+        keep_freed_memory()
 
 
 def seconds(run: Run) -> float:
@@ -59,8 +62,15 @@ def where() -> str:
     return f"{machine()}{gpu}; {torch.get_num_threads()} threads; torch {torch.__version__}"
 
 
+PRODUCTS = 20 * 2 * 2 * 512**3  # floating-point operations of `products`
+
+
+def products(dtype: torch.dtype, device: str = "cpu") -> Run:
+    """Matrix products of these layers' sizes and nothing else."""
+    a, b, out = (torch.randn(2, 512, 512, device=device).to(dtype) for _ in range(3))
+    return lambda: [torch.bmm(a, b, out=out) for _ in range(20)]
+
+
 def matrix_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """Floating-point operations per second that this machine reaches in a product of these layers' sizes."""
-    a, b, out = (torch.randn(2, 512, 512, device=device).to(dtype) for _ in range(3))
-    times = side_by_side({"bmm": lambda: [torch.bmm(a, b, out=out) for _ in range(20)]}, 5)["bmm"]
-    return 20 * 2 * 2 * 512**3 / statistics.median(times)
+    return PRODUCTS / statistics.median(side_by_side({"bmm": products(dtype, device)}, 5)["bmm"])

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from reporting.folder import monitored, read_metrics
 from running.build import Data, Run, Start, batches_of, make_data, make_module, make_trainer, starting_point
 from running.check import check_new_folder
+from running.memory import keep_freed_memory
 from running.precision import resolve_precision
 from running.provenance import write_config, write_metrics
 from running.refusals import check_batches, check_devices, check_processes, check_resumable
@@ -35,6 +36,8 @@ def execute(config: DictConfig, folder: Path) -> float:
     L.seed_everything(config.seed, verbose=False)
     config.trainer.precision, why = resolve_precision(str(config.trainer.precision), str(config.trainer.accelerator))
     check_devices(config.trainer)
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
     data = make_data(config, start)
     module = make_module(config, data.spec, start)
     data = data._replace(module=module.data_of(data.module))

@@ -111,14 +111,15 @@ def value_and_gradients(layer: torch.nn.Module, engine: str, x: Tensor, towards:
     return [value, *torch.autograd.grad(value, inputs, towards.to(value.dtype))]
 
 
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
 @pytest.mark.parametrize("make", LAYERS)
-def test_the_fused_engine_in_bfloat16_is_near_the_reference_in_float32(make):
+def test_in_bfloat16_an_engine_is_near_the_reference_in_float32(make, engine):
     """As near as the reference's own bfloat16, with half as much to spare: each product rounds to 8 bits."""
     layer, x = make(), torch.randn(3, 24, 7, 9, requires_grad=True)
     towards = torch.randn_like(x)
     wanted = value_and_gradients(layer, "reference", x, towards)
     with torch.autocast("cpu", torch.bfloat16):
-        found, usual = (value_and_gradients(layer, engine, x, towards) for engine in ("fused", "reference"))
+        found, usual = (value_and_gradients(layer, engine, x, towards) for engine in (engine, "reference"))
     assert found[0].dtype == torch.bfloat16
     for mine, theirs, exact in zip(found, usual, wanted, strict=True):
         scale = exact.abs().max()
@@ -126,10 +127,11 @@ def test_the_fused_engine_in_bfloat16_is_near_the_reference_in_float32(make):
         assert (mine - exact).abs().max() <= 0.03 * scale
 
 
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
 @pytest.mark.parametrize("make", LAYERS)
-def test_a_second_backward_pass_gives_the_same(make):
+def test_a_second_backward_pass_gives_the_same(make, engine):
     layer, x = make(), torch.randn(2, 24, 4, 5, requires_grad=True)
-    layer.engine = "fused"
+    layer.engine = engine
     total = layer(x).square().sum()
     first, again = (torch.autograd.grad(total, [x, *layer.parameters()], retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
