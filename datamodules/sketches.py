@@ -58,6 +58,7 @@ class SketchDataModule(L.LightningDataModule):
     """
 
     prepare_data_per_node = True
+    apart = True  # a drawing says no more of those of other splits than of its own: splits may be mixed for a judge
 
     def __init__(
         self,
