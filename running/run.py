@@ -122,5 +122,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a teacher's are to stay so
+    warnings.filterwarnings("ignore", message=r".*`lr_scheduler\.step\(\)` before `optimizer.*")  # a player may wait
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # a task's figures are of all processes
     torch.set_float32_matmul_precision("high")

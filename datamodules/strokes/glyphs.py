@@ -38,6 +38,8 @@ class Glyphs(SketchDataModule):
         UsageError: a character is named twice, or a font has none of it.
     """
 
+    apart = False  # fonts of a family are alike
+
     def __init__(self, characters: str = "ABCEX", visits: int = 40, **others: Any):
         super().__init__(**others)
         self.characters, self.visits = str(characters), visits

@@ -57,6 +57,8 @@ class SketchDataModule(SplitDataModule):
         UsageError: a setting is impossible.
     """
 
+    apart = True  # a drawing says no more of those of other splits than of its own: splits may be mixed for a judge
+
     def __init__(
         self,
         batch_size: int = 100,

@@ -70,4 +70,4 @@ class Baselines:
 
 def in_words(name: str) -> str:
     """What a baseline is, for a table."""
-    return WORDS.get(name) or f"residual of PCA with {name.removeprefix('pca_')} components"
+    return WORDS.get(name) or f"the residual of PCA with {name.removeprefix('pca_')} components"

@@ -116,12 +116,16 @@ def intervals_section(run: Any, methods: list[str]) -> Section:
     for name in (name for name in OWN if name in methods):
         prefix = "test/" if name == "network" else f"test/{name}/"
         lines.append(row_of(figures.NAMES[name], run.metrics, prefix, [*keys, "crps", "nll", "pinball"]))
-    text = "\n".join(lines) + (
-        "\n\n`split` scales by the errors on validation windows, which also chose the checkpoint: it is approximate; "
-        f"`rolling` by the latest {run.config.task.module.calibration_window} errors that are known when a forecast "
-        "is made, of each lead. Neither has a guarantee here: windows overlap, and the series drifts."
-    )
-    if "test/epistemic" in run.metrics:
+    known = run.config.task.module.calibration_window
+    said = {
+        "split": "`split` scales by the errors on validation windows, which also chose the checkpoint: approximate.",
+        "rolling": f"`rolling` scales by the latest {known} errors of each lead that are known at a forecast's origin.",
+    }
+    parts = [sentence for name, sentence in said.items() if name in methods]
+    if parts:
+        parts.append("There is no guarantee here: windows overlap, and the series drifts.")
+    text = "\n".join(lines) + "\n\n" + " ".join(parts)
+    if run.metrics.get("test/epistemic"):
         epistemic, aleatoric = run.metrics["test/epistemic"], run.metrics["test/aleatoric"]
         text += f" Of the raw variance {epistemic / (epistemic + aleatoric):.1%} is epistemic ({epistemic:.2e})."
     if any(np.isinf(run.metrics.get(f"test/{name}/width_{level}", 0)) for name in OWN for level in names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,6 +39,29 @@ class Judge(nn.Module):
         return self.output(self.features(strokes))
 
 
+class Judges(nn.Module):
+    """Several judges as one: the mean of their logarithms of probabilities; features of all of them."""
+
+    def __init__(self, judges: Sequence[Judge]):
+        super().__init__()
+        self.each = nn.ModuleList(judges)
+
+    def features(self, strokes: Tensor) -> Tensor:
+        return torch.cat([judge.features(strokes) for judge in self.each], 1)
+
+    def forward(self, strokes: Tensor) -> Tensor:
+        return torch.stack([judge(strokes).log_softmax(1) for judge in self.each]).mean(0)
+
+
+def folds_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The fold (N,) of each drawing, drawn at random, each class spread evenly over all."""
+    folds, rng = np.empty(len(labels), int), np.random.default_rng(seed)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        folds[rng.permutation(rows)] = np.arange(len(rows)) % count
+    return folds
+
+
 def train_judge(
     drawings: np.ndarray, labels: np.ndarray, scale: float, classes: int, steps: int, jitter: Augment, seed: int
 ) -> Judge:
@@ -67,5 +91,5 @@ def judged(judge: nn.Module, strokes: Tensor, size: int = 500) -> Tensor:
 
 
 @torch.no_grad()
-def features_of(judge: Judge, strokes: Tensor, size: int = 500) -> Tensor:
+def features_of(judge: Judge | Judges, strokes: Tensor, size: int = 500) -> Tensor:
     return torch.cat([judge.features(part) for part in strokes.split(size)])

@@ -15,10 +15,11 @@ from datamodules.strokes.batches import PadDrawings
 from datamodules.strokes.forms import Polylines, to_polylines
 from datamodules.strokes.sketches import Drawings, SketchDataModule
 from datamodules.strokes.symbols import STROKES, SYMBOLS, chance, closure_error, features_inside, frequencies
+from lightning_modules.attacks import wilson
 from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import bitmap_figures
 from lightning_modules.sketch.drawing import draw_classes, has_ended, lines_of, redraw
-from lightning_modules.sketch.judge import Judge, features_of, judged, train_judge
+from lightning_modules.sketch.judge import Judge, Judges, features_of, folds_of, judged, train_judge
 from lightning_modules.sketch.likeness import chamfer, spread
 from reporting.report import write_text
 
@@ -30,6 +31,7 @@ MOST_DRAWN = 2000  # drawings of each temperature
 MOST_COMPARED, MOST_NEW = 200, 100  # drawings that are held against others one by one: of retrieval, of novelty
 PIECE = 5000  # training drawings at once
 LEAST = 0.6  # accuracy on real drawings of a judge that is listened to
+FEW, FOLDS = 1000, 5  # of fewer real drawings all judge: each of the judges by drawings that it was not trained on
 
 
 def judge_run(module: Any, run: Any) -> None:
@@ -63,24 +65,46 @@ def judge_run(module: Any, run: Any) -> None:
     log.info("judge: %s", path)
 
 
-def chosen_judge(module: Any, data: SketchDataModule) -> tuple[Judge | None, dict[str, Any]]:
-    """A judge, and its accuracy on real test drawings; None, and the reason, of one that is not to be listened to."""
+def chosen_judge(module: Any, data: SketchDataModule) -> tuple[Judge | Judges | None, dict[str, Any]]:
+    """A judge, and its accuracy on real drawings with Wilson's interval; None, and the reason, of one that is not to be
+    listened to.
+
+    It is trained on training drawings and tested on test drawings. Of few drawings, each on its own, there are five:
+    every fifth of all splits is judged by one that was trained on the rest, and the network's own are judged by all.
+    """
     if data.spec.classes < 2:
         return None, {"no_judge": f"the drawings have {'one class' if data.spec.classes else 'no classes'}"}
     train, test = data.splits["train"], data.splits["test"]
-    rows = np.flatnonzero(train.clear)
-    if not len(rows):
+    if not train.clear.any():
         return None, {"no_judge": "no training drawing is clear enough"}
-    judge = train_judge(
-        train.strokes[rows], train.labels[rows], data.scale, data.spec.classes, module.judge_steps, data.jitter(),
-        module.seed,
-    )  # fmt: skip
-    right = float((judged(judge, batch_of(test, data.scale)).numpy() == test.labels).mean())
-    if right < LEAST:
-        reason = f"the judge names {right:.1%} of the real test drawings right, less than {LEAST:.0%}"
-        log.warning("judge: %s: `recognised` is left out.", reason)
-        return None, {"recognised_real": right, "no_judge": reason}
-    return judge, {"recognised_real": right}
+
+    def trained(own: Drawings) -> Judge:
+        own = own.taken(np.flatnonzero(own.clear))
+        how = data.scale, data.spec.classes, module.judge_steps, data.jitter(), module.seed
+        return train_judge(own.strokes, own.labels, *how)
+
+    def named_right(judge: Judge, own: Drawings) -> int:
+        return int((judged(judge, batch_of(own, data.scale)).numpy() == own.labels).sum()) if len(own.labels) else 0
+
+    whole = Drawings(*(np.concatenate(parts) for parts in zip(*data.splits.values(), strict=True)))
+    found: dict[str, Any] = {}
+    if data.apart and len(whole.labels) < FEW:
+        folds, judges, tested, right = folds_of(whole.labels, FOLDS, module.seed), [], len(whole.labels), 0
+        for fold in range(FOLDS):
+            judges.append(trained(whole.taken(np.flatnonzero(folds != fold))))
+            held_out = whole.taken(np.flatnonzero(folds == fold))
+            right += named_right(judges[-1], held_out)
+        judge, found["judges"] = Judges(judges).eval(), FOLDS
+    else:
+        judge, tested = trained(train), len(test.labels)
+        right = named_right(judge, test)
+    low, high = wilson(right, tested)
+    found |= {"recognised_real": right / tested, "real_drawings": tested, "recognised_real_interval": [low, high]}
+    if right / tested < LEAST:
+        found["no_judge"] = f"the judge names {right / tested:.1%} of real drawings right, less than {LEAST:.0%}"
+        log.warning("judge: %s: `recognised` is left out.", found["no_judge"])
+        return None, found
+    return judge, found
 
 
 def batch_of(split: Drawings, scale: float) -> Tensor:
@@ -88,7 +112,9 @@ def batch_of(split: Drawings, scale: float) -> Tensor:
     return PadDrawings(scale)((split.strokes, split.labels), np.arange(len(split.labels)), 0).strokes
 
 
-def drawn_figures(module: Any, data: SketchDataModule, judge: Judge | None, temperature: float) -> dict[str, Any]:
+def drawn_figures(
+    module: Any, data: SketchDataModule, judge: Judge | Judges | None, temperature: float
+) -> dict[str, Any]:
     """What is found of the network's drawings at a temperature."""
     network, spec = module.network, data.spec
     classes = max(spec.classes, 1)
@@ -160,7 +186,7 @@ def own_class_distances(lines: Sequence[Polylines], labels: np.ndarray, train: D
     return np.concatenate(found) if found else np.zeros(1)
 
 
-def retrieval(module: Any, test: Drawings, judge: Judge | None, scale: float) -> dict[str, float]:
+def retrieval(module: Any, test: Drawings, judge: Judge | Judges | None, scale: float) -> dict[str, float]:
     """How often the test drawing that is nearest to a reconstruction, at temperature 0.1, is the one it is of: by the
     judge's features, or by Chamfer distance in the unit box where there is no judge."""
     own = test.taken(spread(len(test.labels), MOST_COMPARED))

@@ -110,11 +110,11 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
     names = {"recognised": "recognised", "recognised_as_pictures": "recognised as pictures", "ended": "came to an end",
              "strokes_right": "right number of strokes", "faces_right": "faces with eyes and mouth inside"}  # fmt: skip
     lines = [
-        f"| | {' | '.join(f'τ = {heat}' for heat in heats)} | real test drawings |",
+        f"| | {' | '.join(f'τ = {heat}' for heat in heats)} | real drawings |",
         f"|---|{'---:|' * (len(heats) + 1)}",
     ]
-    real = found.get("real", {})
-    beside = {"recognised": found.get("recognised_real"), "recognised_as_pictures": found.get("pictures_real"),
+    real, pictures = found.get("real", {}), next((own.get("pictures_real") for own in heats.values()), None)
+    beside = {"recognised": found.get("recognised_real"), "recognised_as_pictures": pictures,
               "ended": 1.0, **real}  # fmt: skip
     for key, name in names.items():
         if any(key in own for own in heats.values()):
@@ -129,7 +129,22 @@ def judged_sections(found: dict[str, Any], module: Any, run: Any) -> list[Sectio
     if "no_judge" in found:
         text += f"\n\nWithout `recognised`: {found['no_judge']}."
     else:
-        text += "\n\nThe judge is a bidirectional GRU on strokes, trained on the training drawings."
+        low, high = found["recognised_real_interval"]
+        how = "trained on the training drawings; the real ones are of the test"
+        if "judges" in found:
+            how = (
+                f"{found['judges']} of them, each trained on all real drawings but a part, of any split, which it is "
+                "tested on; what the network draws is judged by all"
+            )
+        text += (
+            f"\n\nThe judge is a bidirectional GRU on strokes, {how}. Of {found['real_drawings']} real drawings it "
+            f"names {found['recognised_real']:.1%} right ({low:.1%} … {high:.1%}, Wilson's interval)."
+        )
+    if "pictures_real" in heats.get("0.5", {}):
+        text += (
+            " As pictures: by a CNN on bitmaps of 28 pixels, trained on published ones of other drawings of these "
+            "classes; the real ones are all drawings here."
+        )
     if "0.5" in heats and "novelty" in heats["0.5"]:
         text += (
             f" Novelty {heats['0.5']['novelty']:.2f}: the median distance of drawn ones to the nearest training "

@@ -123,6 +123,23 @@ def test_a_folders_images_are_translated(run, tmp_path):
             run_here([*words, f"images={images}"], tmp_path / "again")
 
 
+def test_a_classifier_after_has_the_last_quarter_alone(tmp_path, monkeypatch):
+    steps: list[str] = []
+    stepped = Translation.step
+    monkeypatch.setattr(
+        Translation, "step", lambda own, player, loss: (steps.append(player), stepped(own, player, loss))[1]
+    )
+    words = [*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=8", "model=cyclegan", *SMALL]
+    run_here([*words, "task.module.classifier=after"], tmp_path)
+    assert steps == ["generators", "discriminators"] * 6 + ["classifier"] * 2
+    for word, said in (
+        ("classifier=later", "'later': choose one of joint, after"),
+        ("classifier=after", "classifier=joint"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            tiny_module(Translation, "cyclegan", classifier=word.split("=")[1], task_through_generator=True)
+
+
 class Brighter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 0.1

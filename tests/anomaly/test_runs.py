@@ -103,7 +103,7 @@ def test_the_report_shows_every_part(run):
     titles += ["The most and the least anomalous", "Where the images lie", "KL of each latent", "What each latent does"]
     for title in [*titles, "From one image to another", "Samples from the prior", "Curves"]:
         assert f"## {title}\n" in text
-    assert "**The network loses to residual of PCA with 32 components**, fixed beforehand" in text
+    assert "**The network loses to the residual of PCA with 32 components**, fixed beforehand" in text
     assert "| theirs | 8 | 0.9000 | a book |" in text
     names = ("scores", "threshold", "extremes", "latents", "kl", "traversals", "interpolations", "samples")
     assert all((run / f"figures/{name}.png").exists() for name in names)

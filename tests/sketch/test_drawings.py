@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from datamodules.strokes.symbols import draw_symbol
 from lightning_modules.sketch import animation
 from lightning_modules.sketch.baselines import memoryless_nats
 from lightning_modules.sketch.bitmaps import FILE, NAMES, bitmap_figures, rendered
-from lightning_modules.sketch.judge import judged, train_judge
+from lightning_modules.sketch.judge import folds_of, judged, train_judge
 from lightning_modules.sketch.judging import batch_of, chosen_judge, novelty, symbol_figures
 from lightning_modules.sketch.likeness import chamfer, in_unit_box, spread
 from tests.conftest import real_data
@@ -83,6 +84,36 @@ def test_a_judge_knows_real_drawings_and_leaves_the_random_state(doodles):
     two = [train_judge(train.strokes, train.labels, *given, 2, Jitter(0.1, 0.1, False), 0) for _ in range(2)]
     assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in two), strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_few_drawings_all_judge_by_judges_that_did_not_see_them(doodles, monkeypatch):
+    seen = []
+
+    def one_that_remembers(strokes, labels, scale, classes, steps, jitter, seed):
+        seen.append({own.tobytes() for own in strokes})
+        return train_judge(strokes, labels, scale, classes, 1, jitter, seed)
+
+    def knows(judge, strokes):  # only what its judge was not trained on is asked; then it is right
+        return torch.from_numpy(asked.pop(0).labels)
+
+    def asked_of(own, scale):
+        assert not seen[-1] & {drawing.tobytes() for drawing in own.strokes}
+        asked.append(own)
+
+    asked = []
+    for name, value in (("train_judge", one_that_remembers), ("judged", knows), ("batch_of", asked_of)):
+        monkeypatch.setattr(f"lightning_modules.sketch.judging.{name}", value)
+    count = sum(len(own.labels) for own in doodles.splits.values())
+    monkeypatch.setattr("lightning_modules.sketch.judging.FEW", count + 1)
+    judge, found = chosen_judge(SimpleNamespace(judge_steps=1, seed=0), doodles)
+    assert found["judges"] == 5 and found["recognised_real"] == 1 and found["real_drawings"] == count
+    points = torch.zeros(2, 4, 5)
+    points[..., 2] = 1
+    each = torch.stack([one(points).log_softmax(1) for one in judge.each])
+    torch.testing.assert_close(judge(points), each.mean(0))
+    assert judge.features(points).shape == (2, 5 * 128)
+    folds = folds_of(np.array([0] * 7 + [1] * 10), 5, 0)
+    assert np.bincount(folds[:7]).max() == 2 and np.bincount(folds[7:]).tolist() == [2] * 5
 
 
 def test_letters_have_a_judge_and_one_class_has_none():

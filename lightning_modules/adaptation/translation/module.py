@@ -31,6 +31,8 @@ from lightning_modules.base import Measured
 from lightning_modules.several import SeveralOptimizers
 from reporting.report import Section
 
+CLASSIFIERS = ("joint", "after")
+AFTER = 0.25  # the last part of a training, in which classifier=after learns
 SNAPSHOTS = 6  # of the same digits' translations over a training
 
 
@@ -38,11 +40,13 @@ class Translation(SeveralOptimizers, TwoDomains):
     """Zhu et al. 2017, and a classifier that learns from translated source images and their labels.
 
     The steps of a batch: both generators together, both discriminators together, the classifier. It sees the images
-    that the generators' step made, detached.
+    that the generators' step made, detached. Or it has the last quarter of the training for itself: the others stay as
+    they are by then.
 
-    Logs of training `loss` (all that the generators lower), `fooling`, `cycle` and `identity` as they stand in it,
-    `judged` of the discriminators, `classifier_loss` and `accuracy_translated`. `val/accuracy_source` is of translated
-    validation images; the test has `test/cycle_l1` and, with noise, `test/diversity`: the mean |G(x, z₁) − G(x, z₂)|.
+    Logs of training `loss` (all that the generators lower; the classifier's where it is alone), `fooling`, `cycle` and
+    `identity` as they stand in it, `judged` of the discriminators, `classifier_loss` and `accuracy_translated`.
+    `val/accuracy_source` is of translated validation images; the test has `test/cycle_l1` and, with noise,
+    `test/diversity`: the mean |G(x, z₁) − G(x, z₂)|.
 
     Args:
         network, others: as of `SeveralOptimizers` and `TwoDomains`.
@@ -51,9 +55,10 @@ class Translation(SeveralOptimizers, TwoDomains):
         identity: weight of |G(x_t) − x_t| and |F(x_s) − x_s|, in multiples of `cycle`.
         pool: earlier translations that each discriminator is shown too.
         task_through_generator: G lowers the classifier's loss too (PixelDA).
+        classifier: when it is trained: joint, beside the others; or after them.
 
     Raises:
-        UsageError: a weight or the pool's size is below 0.
+        UsageError: a weight or the pool's size is below 0; `classifier` is neither, or after and G needs it before.
     """
 
     def __init__(
@@ -65,9 +70,18 @@ class Translation(SeveralOptimizers, TwoDomains):
         identity: float = 0.5,
         pool: int = 50,
         task_through_generator: bool = False,
+        classifier: str = "joint",
         **others: Any,
     ):
         super().__init__(network, **others)
+        if classifier not in CLASSIFIERS:
+            raise UsageError(f"task.module.classifier is '{classifier}': choose one of {', '.join(CLASSIFIERS)}.")
+        if classifier == "after" and task_through_generator:
+            raise UsageError(
+                "task.module.task_through_generator=true needs the classifier while G learns: choose "
+                "task.module.classifier=joint."
+            )
+        self.joint = classifier == "joint"
         self.cycle, self.identity = cycle, identity
         self.cycle_target = cycle if cycle_target is None else cycle_target
         require_weights(cycle=cycle, cycle_target=self.cycle_target, identity=identity, pool=pool)
@@ -96,6 +110,10 @@ class Translation(SeveralOptimizers, TwoDomains):
     def play(self, batch: PairBatch) -> Measured:
         network, labels = self.network, batch.labels
         source, target = network.scaled(batch.source), network.scaled(batch.target)
+        if not self.joint and self.part_done >= 1 - AFTER:
+            with torch.no_grad():
+                translated = network.to_target(source)
+            return self.taught(translated, batch)
         parts: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
 
@@ -115,14 +133,19 @@ class Translation(SeveralOptimizers, TwoDomains):
 
         loss = self.step("generators", of_generators)
         judged = self.step("discriminators", of_discriminators)
-        logits: list[Tensor] = []
-        learned = self.step(
-            "classifier", lambda: self.classifier_loss(made["target"].detach(), batch.target, labels, logits)
-        )
-        means = {"loss": loss, **parts, "judged": judged, "classifier_loss": learned}
+        means = {**parts, "judged": judged, "loss": loss}
         values = {name: value.detach().expand(len(labels)) for name, value in means.items()}
-        values["accuracy_translated"] = logits[0].argmax(1) == labels
+        if self.joint:
+            values = self.taught(made["target"].detach(), batch).values | values
         return Measured(loss, values)
+
+    def taught(self, translated: Tensor, batch: PairBatch) -> Measured:
+        """The classifier's step on translated images."""
+        labels, logits = batch.labels, []
+        loss = self.step("classifier", lambda: self.classifier_loss(translated, batch.target, labels, logits))
+        each = loss.expand(len(labels))
+        right = logits[0].argmax(1) == labels
+        return Measured(loss, {"loss": each, "classifier_loss": each, "accuracy_translated": right})
 
     def generator_parts(
         self, source: Tensor, target: Tensor, made_target: Tensor, made_source: Tensor, labels: Tensor
