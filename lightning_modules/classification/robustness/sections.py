@@ -33,7 +33,9 @@ OVERFITTED = (
 HOW = (
     "A figure of robustness means nothing without norm, ε, steps, restarts and the number of images: a network that "
     "was trained in the ordinary way falls to about 0 % on photographs under PGD at 8/255. Robust is an image that is "
-    "right when clean and that none of the attacks breaks; in brackets Wilson's 95 % interval."
+    "right when clean and that none of the attacks breaks; in brackets Wilson's 95 % interval. PGD-k × n makes k steps "
+    "from each of n starts. Rounded are the images as a file of whole levels holds them: where that takes a pixel past "
+    "ε they leave the ball, and are no attack of this size."
 )
 
 
