@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.pixelrnn.compiler import CannotCompile, library
-from lightning_modules.pixelrnn.recurrence import diagonals
+from lightning_modules.pixelrnn.compiler import library
+from lightning_modules.pixelrnn.recurrence import COMPILED, diagonals
 
-SOURCE = Path(__file__).with_name("compiled.cpp")
 PADDING = 16  # a row of gates of exactly 4 KiB would cost the large products a tenth: rows fall on the same cache lines
 SIZES = ("directions", "batch", "map_cells", "cells", "hidden", "slots", "neighbours", "row", "threads", "bf16")
 BUFFERS = (
@@ -80,15 +78,6 @@ def row_walk(height: int, width: int, kernel: int) -> Walk:
     return Walk(cells[None], cells[None], waves, width, reach - torch.arange(kernel), outside)
 
 
-def unavailable() -> str | None:
-    """Why the engine cannot run on this machine's CPU, in a few words; None where it can. Compiles where need be."""
-    try:
-        _library()
-    except CannotCompile as error:
-        return str(error)
-    return None
-
-
 def compiled_lstm(
     x: Tensor, to_gates: Tensor, from_states: Tensor, bias: Tensor, h_outside: Tensor, c_outside: Tensor, walk: Walk
 ) -> Tensor:
@@ -111,11 +100,6 @@ def compiled_lstm(
     dtype = torch.bfloat16 if autocast else torch.float32
     with torch.autocast("cpu", enabled=False):
         return _CompiledLSTM.apply(x.to(dtype), to_gates, from_states, bias, h_outside, c_outside, walk)
-
-
-@lru_cache
-def _library() -> ctypes.CDLL:
-    return library(SOURCE)
 
 
 class _Pass(ctypes.Structure):
@@ -169,7 +153,7 @@ class _CompiledLSTM(torch.autograd.Function):
         output = x.new_zeros(batch, cells, hidden)
         given = _pass(x, hidden, walk, gates=gates, bias=bias, product=product, states=states, cell=cell,
                       neighbours_seen=seen, before=before, output=output)  # fmt: skip
-        wave_forward, transposed = _library().wave_forward, from_states.transpose(1, 2)
+        wave_forward, transposed = library(COMPILED).wave_forward, from_states.transpose(1, 2)
         for start, first, count in walk.waves:
             here = states[:, first * batch : (first + count) * batch]
             out = product[: directions * count * batch * 4 * hidden].view(directions, count * batch, 4 * hidden)
@@ -193,7 +177,7 @@ class _CompiledLSTM(torch.autograd.Function):
         product = x.new_empty(directions * max(w[2] for w in walk.waves) * batch * 4 * hidden)
         given = _pass(x, hidden, walk, gates=gates, product=product, states=d_states, cell=d_cell, before=before,
                       output=grad, d_gates=d_gates, d_bias=d_bias)  # fmt: skip
-        wave_backward = _library().wave_backward
+        wave_backward = library(COMPILED).wave_backward
         for start, first, count in reversed(walk.waves):
             wave_backward(given, *map(ctypes.c_int64, (start, first, count)))
             wanted = product[: directions * count * batch * 4 * hidden].view(directions, count * batch, 4 * hidden)

@@ -57,6 +57,15 @@ def library(source: Path) -> ctypes.CDLL:
         raise CannotCompile(str(error)) from error
 
 
+def unavailable(source: Path) -> str | None:
+    """Why a C++ file's library cannot be had, in a few words; None where it can. Compiles where need be."""
+    try:
+        library(source)
+    except CannotCompile as error:
+        return str(error)
+    return None
+
+
 def cache() -> Path:
     """Where libraries are kept: `$XDG_CACHE_HOME/etudes`, usually ~/.cache/etudes."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "etudes"

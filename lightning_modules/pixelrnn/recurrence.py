@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UsageError
+from lightning_modules.pixelrnn import compiler
 
 Engine = Literal["auto", "reference", "fused", "compiled", "triton"]
 ENGINES = get_args(Engine)
+COMPILED = Path(__file__).with_name("compiled.cpp")
 log = logging.getLogger(__name__)
 
 
@@ -51,9 +54,7 @@ def why_not(engine: str, device: torch.device, hidden: int, weights: torch.dtype
         from lightning_modules.pixelrnn import triton_scan  # Triton takes a second to import
 
         return triton_scan.unavailable(device, hidden)
-    from lightning_modules.pixelrnn import compiled  # which imports from here
-
-    return compiled.unavailable() if device.type == "cpu" else "the device is not a CPU"
+    return compiler.unavailable(COMPILED) if device.type == "cpu" else "the device is not a CPU"
 
 
 def diagonals(height: int, width: int) -> tuple[Tensor, list[int]]:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.pixelrnn import compiled, compiler
+from lightning_modules.pixelrnn import compiler
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer
-from lightning_modules.pixelrnn.recurrence import choose_engine
+from lightning_modules.pixelrnn.recurrence import COMPILED, choose_engine
 from lightning_modules.pixelrnn.row_lstm import RowLayer
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -75,10 +75,10 @@ def test_without_a_compiler_or_a_place_to_write_there_is_a_reason(tmp_path, monk
     (tmp_path / "file").touch()
     if shutil.which("g++"):
         with pytest.raises(compiler.CannotCompile, match=r"Not a directory|cannot be written"):
-            compiler.library(compiled.SOURCE)
+            compiler.library(COMPILED)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(compiler.CannotCompile, match=r"no g\+\+ here"):
-        compiler.library(compiled.SOURCE)
+        compiler.library(COMPILED)
 
 
 @needs_compiler

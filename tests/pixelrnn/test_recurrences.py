@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.pixelrnn import compiled
+from lightning_modules.pixelrnn import compiler
 from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, DiagonalScan
 from lightning_modules.pixelrnn.recurrence import choose_engine
 from lightning_modules.pixelrnn.row_lstm import RowLayer
@@ -139,14 +139,14 @@ def test_a_second_backward_pass_gives_the_same(make, engine):
 
 def test_the_engine_is_chosen_and_said(caplog, monkeypatch):
     choose_engine.cache_clear()
-    monkeypatch.setattr(compiled, "unavailable", lambda: "no g++ here")
+    monkeypatch.setattr(compiler, "unavailable", lambda source: "no g++ here")
     with caplog.at_level("INFO"):
         engines = ("auto", "fused", "reference", "triton")
         chosen = [choose_engine(engine, torch.device("cpu"), 8, torch.float32) for engine in engines]
         assert chosen == ["fused", "fused", "reference", "fused"]
         assert "fused engine (not the compiled one: no g++ here)" in caplog.text
         assert "fused engine (not the triton one: " in caplog.text
-        monkeypatch.setattr(compiled, "unavailable", lambda: None)
+        monkeypatch.setattr(compiler, "unavailable", lambda source: None)
         choose_engine.cache_clear()
         chosen = [choose_engine("auto", torch.device("cpu"), 8, dtype) for dtype in (torch.float32, torch.float64)]
     choose_engine.cache_clear()
