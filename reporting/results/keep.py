@@ -22,9 +22,11 @@ from datamodules.files import whole_file
 from reporting.folder import REPOSITORY, find_checkpoint, read_run, task_class
 from reporting.predictions import read_predictions
 from reporting.report import write_text
-from reporting.results.kept import CLASS_FIGURE, COUNTS, PLACES, portable
+from reporting.results.kept import CLASS_FIGURE, COUNTS, portable
 from reporting.runs import Run, Summary, read_summaries
 from reporting.summary.page import table_as_csv, write_summary
+
+ELSEWHERE = ("data.path", "data.folder", "start", "task.module.start")  # settings that are places
 
 
 def keep_either(folder: Path, kept: Path, names: Sequence[str], weights: bool) -> None:
@@ -43,7 +45,7 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
     for name in figures:
         if not (run / "figures" / name).is_file():
             raise UsageError(f"'{run}' has no figure {name!r}: give names of files in its figures/.")
-    for part, keys in {"data": ("path", "cache"), "paths": ("data", "cache")}.items():
+    for part, keys in {"data": ("path", "folder", "cache"), "paths": ("data", "cache")}.items():
         config[part] = {key: value for key, value in config[part].items() if key not in keys}
     config["ckpt_path"] = portable_checkpoint(config.get("ckpt_path"))
     for name in {"command", "went on with"} & config["provenance"].keys():
@@ -65,11 +67,10 @@ def keep(run: Path, kept: Path, figures: Sequence[str], weights: bool = False) -
 
 def portable_command(command: str) -> str:
     """A command without the words that say where things lie on one machine, a checkpoint's path as it is from here."""
-    words = [word for word in command.split() if not word.startswith(PLACES)]
     name = "ckpt_path="
     return " ".join(
         f"{name}{portable_checkpoint(word.removeprefix(name)) or '…'}" if word.startswith(name) else word
-        for word in words
+        for word in portable(command).split()
     )
 
 
@@ -152,7 +153,7 @@ def shared(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in first.items()
-        if key != "data.path" and all(key in other and other[key] == value for other in others)
+        if key not in ELSEWHERE and all(key in other and other[key] == value for other in others)
     }
 
 

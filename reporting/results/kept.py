@@ -95,7 +95,8 @@ def setting_of(row: Mapping[str, str], record: Mapping[str, Any], name: str) -> 
 
 def portable(command: str) -> str:
     """A command without the words that say where things lie on one machine."""
-    return " ".join(word for word in command.split() if not word.startswith(PLACES))
+    words = [word for word in command.split() if not word.startswith(PLACES)]
+    return " ".join("start=…" if word.startswith("start=/") else word for word in words)
 
 
 def known_task(name: str) -> dict[str, Any]:

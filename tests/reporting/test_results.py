@@ -171,6 +171,7 @@ def test_a_run_of_stages_only_is_kept_without_the_paths_of_its_machine(tmp_path)
 def test_a_kept_checkpoint_is_named_as_from_the_repository():
     command = f"python train.py stages=[test] ckpt_path={REPOSITORY}/results/a/best.ckpt hydra.run.dir=/tmp/x"
     assert portable_command(command) == "python train.py stages=[test] ckpt_path=results/a/best.ckpt"
+    assert portable_command("python train.py start=/home/me/runs/a") == "python train.py start=…"
 
 
 def test_a_classifiers_run_is_kept_with_its_classes():
