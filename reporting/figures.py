@@ -58,9 +58,12 @@ def read_curves(metrics_csv: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def save_curves(path: Path, metrics_csv: Path, metrics: Sequence[str]) -> bool:
-    """Each of `metrics` (say bits_per_dim) of every split against training steps; False with nothing to draw."""
+    """Each of `metrics` (say bits_per_dim) of every split against training steps; False with nothing to draw.
+
+    A metric that is 0 throughout, as a term of the loss that this network has not, is left out.
+    """
     curves = read_curves(metrics_csv)
-    metrics = [metric for metric in metrics if any(f"{split}/{metric}" in curves for split in SPLITS)]
+    metrics = [name for name in metrics if any(v for split in SPLITS for _, v in curves.get(f"{split}/{name}", []))]
     if not metrics:
         return False
     figure, axes = plt.subplots(
@@ -72,7 +75,7 @@ def save_curves(path: Path, metrics_csv: Path, metrics: Sequence[str]) -> bool:
                 steps, values = zip(*points, strict=True)
                 axis.plot(steps, values, "o" if len(points) == 1 else "-", label=split)
         axis.set_xlabel("training steps")
-        axis.set_ylabel(metric.replace("_", " "))
+        axis.set_title(metric.replace("_", " "))
         axis.grid(alpha=0.3)
         axis.legend()
     save(figure, path)

@@ -27,9 +27,9 @@ def test_rgb_keeps_its_colours():
 
 def test_curves_are_read_and_drawn_with_gaps(tmp_path):
     path, open_before = tmp_path / "metrics.csv", plt.get_fignums()
-    path.write_text("step,epoch,train/x,val/x\n1,0,3.0,\n2,0,,2.5\n3,1,2.0,2.25\n")
-    assert read_curves(path) == {"train/x": [(1, 3.0), (3, 2.0)], "val/x": [(2, 2.5), (3, 2.25)]}
-    assert save_curves(tmp_path / "x.png", path, ["x"]) and not save_curves(tmp_path / "y.png", path, ["y"])
+    path.write_text("step,epoch,train/x,val/x,val/kl\n1,0,3.0,,0\n2,0,,2.5,0\n3,1,2.0,2.25,0\n")
+    assert read_curves(path)["train/x"] == [(1, 3.0), (3, 2.0)] and read_curves(path)["val/x"] == [(2, 2.5), (3, 2.25)]
+    assert save_curves(tmp_path / "x.png", path, ["x"]) and not save_curves(tmp_path / "y.png", path, ["y", "kl"])
     assert (tmp_path / "x.png").exists() and plt.get_fignums() == open_before, "figures are closed"
 
 
