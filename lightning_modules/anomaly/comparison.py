@@ -45,9 +45,10 @@ def differing(runs: Sequence[ComparedRun]) -> dict[str, Callable[[ComparedRun], 
     return {name: find for name, find in keys.items() if len({text(find(other)) for other in runs}) > 1}
 
 
-def setting(run: ComparedRun, runs: Sequence[ComparedRun]) -> str:
-    """What is particular of a run among the others."""
-    return ", ".join(f"{name} {text(find(run))}" for name, find in differing(runs).items()) or run.name
+def setting(run: ComparedRun, runs: Sequence[ComparedRun], repeats: bool = True) -> str:
+    """What is particular of a run among the others; without its `REPEATS`, if asked."""
+    found = {name: find for name, find in differing(runs).items() if repeats or name not in REPEATS}
+    return ", ".join(f"{name} {text(find(run))}" for name, find in found.items()) or run.name
 
 
 def normal_class(run: ComparedRun) -> str:
@@ -58,29 +59,45 @@ def normal_class(run: ComparedRun) -> str:
 def score_table(runs: Sequence[ComparedRun]) -> str:
     """Markdown: a row for each score and baseline, a column for each run; then what others published.
 
-    The mean stands where the runs differ in their normal class, held-out picture or seed alone.
+    The mean stands where the runs differ in their normal class, held-out picture or seed alone; where settings were
+    repeated, each has one column, of its mean and range.
     """
     alike = differing(runs).keys() <= REPEATS
+    repeated: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        repeated.setdefault(setting(run, runs, repeats=False), []).append(place)
+    together = not alike and min(map(len, repeated.values())) > 1
+    titles = list(repeated) if together else [*(setting(run, runs) for run in runs), *["mean"] * alike]
     names = dict.fromkeys(name for run in runs for name in run.predictions if name.startswith(KINDS))
-    titles = [setting(run, runs) for run in runs]
-    lines = [f"| score | {' | '.join(titles)} | mean |", "|---|" + "---:|" * (len(runs) + 1)]
+    lines = [f"| score | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     chosen = {f"score_{run.config.task.module.score}" for run in runs}
     before = ""
     for name in sorted(names, key=lambda name: name.startswith("baseline_")):  # the network's first, in their order
         if name.startswith("baseline_") and not before.startswith("baseline_"):
-            lines.append(f"| *without a network* |{' |' * (len(runs) + 1)}")
+            lines.append(f"| *without a network* |{' |' * len(titles)}")
         before = name
         found = [area(run, name) for run in runs]
-        shown = " | ".join("" if np.isnan(value) else f"{value:.4f}" for value in found)
-        mean = f"**{np.mean(found):.4f}**" if alike and not np.isnan(found).any() else ""
+        if together:
+            cells = [mean_and_range([found[place] for place in places]) for places in repeated.values()]
+        else:
+            cells = ["" if np.isnan(value) else f"{value:.4f}" for value in found]
+            cells += ["" if np.isnan(found).any() else f"**{np.mean(found):.4f}**"] * alike
         title = name.partition("_")[2].replace("_", " ")
-        lines.append(f"| {f'**{title}**' if name in chosen else title} | {shown} | {mean} |")
-    lines += published_rows(runs)
+        lines.append(f"| {f'**{title}**' if name in chosen else title} | {' | '.join(cells)} |")
+    lines += published_rows(runs) if alike else []
     note = (
         "In bold the score that decides, which was fixed beforehand; a mean only of runs of one setting. No score "
         "is chosen, and none turned round, by these figures."
     )
     return f"{note}\n\n" + "\n".join(lines)
+
+
+def mean_and_range(found: Sequence[float]) -> str:
+    """Of the runs of a setting; one figure where they agree, nothing where one has none."""
+    if np.isnan(found).any():
+        return ""
+    spread = f" ({min(found):.4f} … {max(found):.4f})" if max(found) - min(found) > 5e-5 else ""
+    return f"{np.mean(found):.4f}{spread}"
 
 
 def area(run: ComparedRun, name: str) -> float:

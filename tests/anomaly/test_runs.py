@@ -19,7 +19,7 @@ from datamodules.images import kvasir
 from datamodules.images.one_class import DigitsOneClass
 from datamodules.spec import ImageSpec
 from lightning_modules.anomaly import VAE, AnomalyDetection
-from lightning_modules.anomaly.comparison import score_table
+from lightning_modules.anomaly.comparison import mean_and_range, score_table
 from lightning_modules.anomaly.explore import linear, spherical
 from lightning_modules.anomaly.judging import quantile_threshold
 from lightning_modules.anomaly.maps import averaged
@@ -136,6 +136,15 @@ def test_a_sweep_over_normal_classes_shows_their_scores_and_ranks_nothing(run, t
     (tmp_path / "1/predictions.npz").write_bytes(b"cut")
     write_summary([tmp_path], tmp_path)
     assert "Area under the ROC curve" not in (tmp_path / "summary.md").read_text()
+    for number, (beta, seed) in enumerate(((1.0, 1), (1.0, 2), (2.0, 1), (2.0, 2))):
+        shutil.copytree(run, tmp_path / str(number), dirs_exist_ok=True)
+        config = OmegaConf.load(tmp_path / f"{number}/config.yaml")
+        config.task.module.beta, config.seed = beta, seed
+        OmegaConf.save(config, tmp_path / f"{number}/config.yaml")
+    write_summary([tmp_path], tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    assert "| score | beta 1 | beta 2 |\n" in text and f"| **mse** | {area} | {area} |" in text
+    assert mean_and_range([0.5, 0.75]) == "0.6250 (0.5000 … 0.7500)" and not mean_and_range([0.5, np.nan])
 
 
 def test_runs_are_compared_score_by_score(run, other, tmp_path):
