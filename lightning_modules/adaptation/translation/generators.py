@@ -44,8 +44,9 @@ class Generator(nn.Module):
         channels: of an image.
         width: of the first convolution.
         blocks: residual ones.
-        noise: constant planes beside the image, PixelDA's z (Bousmalis et al. 2017, arXiv 1612.05424): without them
-            one image has one translation.
+        noise: planes of it beside the image: without them one image has one translation. PixelDA (Bousmalis et al.
+            2017, arXiv 1612.05424) spreads a vector over a plane; here every pixel is drawn by itself, because an
+            instance normalisation takes a constant plane away whole.
     """
 
     def __init__(self, channels: int, width: int, blocks: int, noise: int = 0):
@@ -61,17 +62,17 @@ class Generator(nn.Module):
         self.norm = InstanceNorm()
         self.apply(initialise)
 
-    def draw(self, items: int, device: torch.device, seed: int | None = None) -> Tensor | None:
-        """z (items, noise), standard normal; None without noise. With a seed always the same."""
+    def draw(self, x: Tensor, seed: int | None = None) -> Tensor | None:
+        """z (B, noise, H, W) for images x, standard normal; None without noise. With a seed always the same."""
         if not self.noise:
             return None
         rng = None if seed is None else torch.Generator().manual_seed(seed)
-        return torch.randn(items, self.noise, generator=rng).to(device)
+        return torch.randn(len(x), self.noise, *x.shape[2:], generator=rng).to(x.device)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         if self.noise:
-            z = self.draw(len(x), x.device) if z is None else z
-            x = torch.cat([x, z[:, :, None, None].to(x.dtype).expand(-1, -1, *x.shape[2:])], 1)
+            z = self.draw(x) if z is None else z
+            x = torch.cat([x, z.to(x.dtype)], 1)
         x = F.relu(self.norm(self.enter(x)))
         for convolution in self.down:
             x = F.relu(self.norm(convolution(x)))

@@ -21,7 +21,7 @@ FOLLOWED = 10  # validation digits whose translations are kept over a training
 
 def translate(network: CycleGAN, images: Tensor, seed: int = 0) -> Tensor:
     """G(x) in [−1, 1] of intensities (B, C, H, W); of the same z for the same seed."""
-    return network.to_target(network.scaled(images), network.to_target.draw(len(images), images.device, seed))
+    return network.to_target(network.scaled(images), network.to_target.draw(images, seed))
 
 
 def translations(network: CycleGAN, images: np.ndarray, device: Any, seed: int = 0) -> dict[str, np.ndarray]:
