@@ -45,7 +45,9 @@ class FlipAndCrop:
             images = cropped(images, self.padding, down, right)
         return images if self.flip == "none" else mirrored(images, flips)
 
-    def drawn(self, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def drawn(
+        self, rng: np.random.Generator, rows: np.ndarray, epoch: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each image the place of its crop (down, right), 0 … 2·padding, and whether it is mirrored; each (B,)."""
         size = (2, len(rows))
         down, right = rng.integers(0, 2 * self.padding + 1, size) if self.padding else np.zeros(size, np.int64)

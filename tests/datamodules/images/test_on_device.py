@@ -20,11 +20,13 @@ CPU = torch.device("cpu")
 ITEMS = 23
 
 
-def both(moves: FlipAndCrop | None, shape: tuple[int, ...] = (3, 6, 9), **dealt) -> tuple[BatchLoader, DeviceLoader]:
+def both(
+    moves: FlipAndCrop | None, shape: tuple[int, ...] = (3, 6, 9), device: torch.device = CPU, **dealt
+) -> tuple[BatchLoader, DeviceLoader]:
     rng = np.random.default_rng(1)
     split = rng.integers(0, 256, (ITEMS, *shape), np.uint8), rng.integers(0, 5, ITEMS).astype(np.uint8)
     dealt = {"batch_size": 5, "seed": 7} | dealt
-    return BatchLoader(*split, **dealt, augment=moves), DeviceLoader(*split, **dealt, device=CPU, moves=moves)
+    return BatchLoader(*split, **dealt, augment=moves), DeviceLoader(*split, **dealt, device=device, moves=moves)
 
 
 def assert_same(usual: BatchLoader, there: DeviceLoader) -> None:
@@ -32,7 +34,8 @@ def assert_same(usual: BatchLoader, there: DeviceLoader) -> None:
     assert len(pairs) == len(usual)
     for usual_batch, batch in pairs:
         for expected, found in zip(usual_batch, batch, strict=True):
-            assert found.dtype == expected.dtype and found.is_contiguous() and torch.equal(found, expected)
+            assert found.device.type == there.device.type and found.is_contiguous()
+            assert found.dtype == expected.dtype and torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize(("flip", "padding", "shape"), list(product(FLIPS, (0, 1, 2, 5), ((3, 6, 9), (1, 7, 6)))))
@@ -42,6 +45,12 @@ def test_the_batches_are_the_usual_ones(flip, padding, shape):
         for loader in (usual, there):
             loader.sampler.set_epoch(epoch)
         assert_same(usual, there)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("flip", FLIPS)
+def test_the_batches_are_the_usual_ones_on_a_gpu(flip):
+    assert_same(*both(FlipAndCrop(flip, 2, seed=3), device=torch.device("cuda", 0)))
 
 
 @pytest.mark.parametrize("dealt", [{"world": 2, "rank": 1, "even": True}, {"weights": np.full(ITEMS, 1 / ITEMS)}])
