@@ -55,7 +55,7 @@ class FiniteSteps(Callback):
         self.nonfinite, self.last, self.skipped = nonfinite, last, 0
         self.loss = torch.zeros(())
         self.buffers: list[Tensor] = []
-        self.begun: set[torch.optim.Optimizer] = set()  # those that have made a step
+        self.begun: set[torch.optim.Optimizer] = set()  # those that have made a step that was finite
         self.unread: list[Step] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,8 +80,6 @@ class FiniteSteps(Callback):
         self._read()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Task, *_: Any) -> None:
-        for optimizer in self.begun:  # a task may step it past these hooks
-            vars(optimizer).pop("found_inf", None)
         self._keep(module)
 
     def _keep(self, module: Task) -> None:
@@ -99,9 +97,9 @@ class FiniteSteps(Callback):
         if self._may_wait(trainer, module, optimizer):
             self._leave_to(optimizer, step, module)
             return
-        self.begun.add(optimizer)
         looked_at = self.loss if trainer.precision == "16-mixed" else numbers
         if not trainer.strategy.reduce_boolean_decision(not looked_at.isfinite().all().item(), all=False):
+            self.begun.add(optimizer)
             return
         self._found(step)
         optimizer.zero_grad(set_to_none=True)  # parameters without a gradient are not touched, not even decayed
@@ -112,7 +110,8 @@ class FiniteSteps(Callback):
     def _may_wait(self, trainer: L.Trainer, module: Task, optimizer: torch.optim.Optimizer) -> bool:
         """May a step's numbers be read later?
 
-        Not those of an optimizer's first: where it is left out, fused SGD keeps as its momentum what lay in memory.
+        Not before an optimizer's first that is finite: fused SGD, told to leave out its first, would keep as momentum
+        what lay in memory.
         """
         told = self.nonfinite == "skip" and type(module).on_step_skipped is not Task.on_step_skipped
         alone = trainer.world_size == 1 and trainer.precision != "16-mixed"
