@@ -30,7 +30,7 @@ from running.stopped import Stopped, listen
 RESULTS, RUNS = REPOSITORY / "results", REPOSITORY / "runs/gpu"
 TESTS = ["-m", "pytest", "--noconftest", "-m", "slow or not slow", "-k", "on_a_gpu", "tests/pixelrnn/test_triton.py"]
 TESTS += ["tests/running/test_fused.py", "tests/datamodules/images/test_on_device.py"]
-# A loop that waits for the device nowhere, in small and in large batches.
+# A loop that seldom waits for the device, in small and in large batches.
 LOOP = "experiment=cnn_record fused=true trainer.log_every_n_steps=50 data.batch_size="
 # What comes first, alone on the device: a name, Python's words, minutes, and the packages it needs.
 CHECKS = [

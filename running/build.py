@@ -148,7 +148,7 @@ def make_module(config: DictConfig, spec: Spec, start: Start | None) -> Task:
         optimizer, scheduler = make_optimizer(config, "adversary_optimizer", network)
         made |= {"adversary_optimizer": optimizer, "adversary_scheduler": scheduler}
     module = build("task.module", config.task.module, network=network, **made)
-    if config.get("fused"):
+    if config.get("fused") and "fit" in config.stages:
         check_fused(config, module)
         module.make_optimizer = partial(made["optimizer"], fused=True)
     if start:
