@@ -1,8 +1,9 @@
 """All that only a GPU can do, within a time: `python -m benchmarks.gpu [--minutes 12]`, which `make gpu` runs.
 
-The Triton tests and the benchmarks of steps and recurrences on the device, alone; then the rows of benchmarks/gpu.yaml,
-side by side as the device has room. Each run that ends well is kept under results/, as `python -m reporting.results`
-keeps it; results/gpu.md says how everything came out. Nothing of it needs a network. Runs lie under runs/gpu/.
+The tests that need one and the benchmarks of steps, recurrences and loops on the device, alone; then the rows of
+benchmarks/gpu.yaml, side by side as the device has room. Each run that ends well is kept under results/, as `python -m
+reporting.results` keeps it; results/gpu.md says how everything came out. Nothing of it needs a network. Runs lie under
+runs/gpu/.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ from running.stopped import Stopped, listen
 
 RESULTS, RUNS = REPOSITORY / "results", REPOSITORY / "runs/gpu"
 TESTS = ["-m", "pytest", "--noconftest", "-m", "slow or not slow", "-k", "on_a_gpu", "tests/pixelrnn/test_triton.py"]
+TESTS += ["tests/running/test_fused.py", "tests/datamodules/images/test_on_device.py"]
+# A loop that seldom waits for the device, in small and in large batches.
+LOOP = "experiment=cnn_record fused=true trainer.log_every_n_steps=50 data.batch_size="
 # What comes first, alone on the device: a name, Python's words, minutes, and the packages it needs.
 CHECKS = [
-    ("Triton tests", TESTS, 1.5, ("pytest", "triton")),
+    ("tests on a GPU", TESTS, 1.5, ("pytest", "triton")),
     ("benchmarks.step", ["-m", "benchmarks.step", "--hidden", "64", "--layers", "6", "--batch", "64"], 1, ()),
     ("benchmarks.recurrence", ["-m", "benchmarks.recurrence"], 1, ()),
+    ("benchmarks.loop", ["-m", "benchmarks.loop", "--words", f"{LOOP}128"], 1, ()),
+    ("benchmarks.loop, 1,024 images", ["-m", "benchmarks.loop", "--words", f"{LOOP}1024"], 1, ()),
 ]
 NONE = "There is no CUDA device here, and all of `make gpu` needs one: nothing was run."
 

@@ -103,10 +103,14 @@ class ArrayLoader:
         for number in range(first, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             self._batches_done = number + 1 if number + 1 < len(self) else 0
-            arrays = tuple(array[rows] for array in self.arrays)
-            if self.augment:
-                arrays = self.augment(arrays, self._generator(number), rows, self.sampler.epoch)
-            yield self.collate(arrays, rows, self.sampler.epoch)
+            yield self._batch(rows, number)
+
+    def _batch(self, rows: np.ndarray, number: int) -> Any:
+        """The epoch's batch of this number, of the items `rows`."""
+        arrays = tuple(array[rows] for array in self.arrays)
+        if self.augment:
+            arrays = self.augment(arrays, self._generator(number), rows, self.sampler.epoch)
+        return self.collate(arrays, rows, self.sampler.epoch)
 
     def _generator(self, number: int) -> np.random.Generator:
         # Batches count over all processes, so that no two draw alike, and from 1: numpy takes (seed, epoch, 0) for

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -144,6 +146,20 @@ class Task(L.LightningModule):
         scheduler = (make or self.make_scheduler)(optimizer, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning clips, which refuses a fused optimizer as if its gradients were scaled: they are in 16-mixed."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, kind)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
         """One step of the schedule after each of training's; under a budget as many as the time spent asks for.
 
@@ -178,8 +194,14 @@ class Task(L.LightningModule):
     def training_step(self, batch: Any, number: int) -> Tensor:
         measured = self.measure(batch, "train")
         self.count(measured, "train")
-        self.log(f"train/{self.step_figure}_step", self.step_value(measured.loss.detach()), prog_bar=True)
+        self.show_step(measured.loss.detach())
         return measured.loss
+
+    def show_step(self, loss: Tensor) -> None:
+        """Logs a step's loss; beside a bar only where there is one: Lightning reads it at every step, and so waits for
+        the device."""
+        bar = self.trainer.progress_bar_callback is not None
+        self.log(f"train/{self.step_figure}_step", self.step_value(loss), prog_bar=bar)
 
     def step_value(self, loss: Tensor) -> Tensor:
         """A step's loss in the units of `step_figure`."""

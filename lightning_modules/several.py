@@ -101,7 +101,7 @@ class SeveralOptimizers(Task):
     def training_step(self, batch: Any, number: int) -> dict[str, Tensor]:
         measured = self.play(batch)
         self.count(measured, "train")
-        self.log(f"train/{self.step_figure}_step", self.step_value(measured.loss.detach()), prog_bar=True)
+        self.show_step(measured.loss.detach())
         for each in self.trainer.lr_scheduler_configs:  # Lightning steps none in manual optimization
             self.lr_scheduler_step(each.scheduler)
         return {"loss": measured.loss.detach()}

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,12 +26,13 @@ from lightning_modules.base import MakeOptimizer, MakeScheduler, Task
 from lightning_modules.several import SeveralOptimizers
 from reporting.folder import find_checkpoint
 from reporting.load import load_weights, read_checkpoint
-from running.refusals import check_network, check_optimizers
+from running.refusals import check_fused, check_network, check_optimizers
 from running.training.averaging import WeightAverage
 from running.training.budget import Budget
 from running.training.callbacks import ProgressLines, Record, ValidateLastStep
 from running.training.checkpoints import WholeCheckpoints, batches_done
 from running.training.curves import CurvesLogger
+from running.training.fused import LaidOut
 from running.training.going_on import GoOn, StopGently
 from running.training.numbers import FiniteSteps
 from running.training.plateau import Plateau
@@ -105,6 +107,7 @@ def make_data(config: DictConfig, start: Start | None) -> Data:
         UsageError: they are not those that the checkpoint was trained on.
     """
     datamodule = build("data", config.data)
+    place_data(datamodule, config)
     try:
         datamodule.prepare_data()
     except UsageError:
@@ -119,6 +122,22 @@ def make_data(config: DictConfig, start: Start | None) -> Data:
     return Data(datamodule, datamodule.spec, there=True)
 
 
+def place_data(datamodule: Any, config: DictConfig) -> None:
+    """Says where training images shall lie.
+
+    Raises:
+        UsageError: on the device, and these data are not made for it.
+    """
+    asked, able = config.get("on_device", "auto"), getattr(datamodule, "can_lie_on_device", False)
+    if asked is True and not able:
+        raise UsageError(
+            f"on_device=true is for images that are flipped and cropped at most, and data={config.choices.data} is "
+            "more: leave on_device=auto."
+        )
+    if able:
+        datamodule.on_device = asked
+
+
 def make_module(config: DictConfig, spec: Spec, start: Start | None) -> Task:
     """The task with its network, in which are the checkpoint's weights, its optimizer and schedule."""
     check_optimizers(config)
@@ -129,6 +148,9 @@ def make_module(config: DictConfig, spec: Spec, start: Start | None) -> Task:
         optimizer, scheduler = make_optimizer(config, "adversary_optimizer", network)
         made |= {"adversary_optimizer": optimizer, "adversary_scheduler": scheduler}
     module = build("task.module", config.task.module, network=network, **made)
+    if config.get("fused") and "fit" in config.stages:
+        check_fused(config, module)
+        module.make_optimizer = partial(made["optimizer"], fused=True)
     if start:
         check_network(config, start.config, start.path)
         load_weights(module, start.checkpoint["state_dict"], start.path)
@@ -184,6 +206,7 @@ def callbacks(config: DictConfig, folder: Path, record: Record) -> list[L.Callba
         record,
         GoOn(config.patience),
         *([WeightAverage(config.average)] if config.get("average") else []),
+        *([LaidOut()] if config.get("fused") else []),
         FiniteSteps(config.get("nonfinite", "stop"), last),  # after it: it sees the weights being trained
         *([Budget(minutes, record)] if (minutes := minutes_of(config)) else []),
         ValidateLastStep(-1 if minutes_of(config) else config.trainer.max_steps),

@@ -80,6 +80,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.seed": (is_seed, SEED),
     "task.module.seed": (is_seed, SEED),
     "average": (lambda value: number(value) and 0 <= value < 1, "a number from 0 up to, not including, 1"),
+    "on_device": (lambda value: value in ("auto", True, False), "true, false or auto"),
     "checkpoint": (lambda value: value in ("best", "last"), "best or last"),
     "budget.minutes": (above_0_or_null, "a number above 0, or null"),
     "patience": (lambda value: value is None or whole(value, 0), "a whole number, 0 or more, or null"),

@@ -11,12 +11,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import UsageError
+from lightning_modules.base import Task
 from lightning_modules.several import SeveralOptimizers
 from reporting.published import text
 from running.training.plateau import LENGTHS, check_span, on_plateau
 
 # What a schedule over the whole training depends on.
 SPANNED = [*LENGTHS, "trainer.limit_train_batches", "data.batch_size"]
+DEFAULTS = {"fused": False}  # of settings that older checkpoints have not
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # those with a kernel that can leave a step out
 # Settings of a network that say how it is computed or trained, not what it computes; dropouts too.
 HOW = ("engine", "channels_last", "gradient_checkpointing", "initialisation")
 
@@ -59,6 +62,20 @@ def check_optimizers(config: DictConfig) -> None:
             raise UsageError("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU.")
         if config.task.module.get("clip") is not None and any(config[group].get("fused") for group in groups):
             raise UsageError("A fused optimizer in 16-mixed cannot clip: leave out fused=true, or task.module.clip.")
+
+
+def check_fused(config: DictConfig, module: Task) -> None:
+    """Raises UsageError when a run's weights cannot be changed in one kernel, as it asks."""
+    # Gradients that a task puts there itself need not lie in memory as the weights do.
+    if not module.automatic_optimization:
+        raise UsageError(f"fused=true is not for task={config.choices.task}, which steps by itself: leave it out.")
+    if get_class(config.optimizer._target_) not in FUSED:
+        raise UsageError(
+            f"fused=true is for adam, adamw and sgd, and optimizer={config.choices.optimizer} is none of them: choose "
+            "one, or leave fused=false."
+        )
+    if config.trainer.precision == "16-mixed":
+        raise UsageError("fused=true is not for trainer.precision=16-mixed: choose bf16-mixed or 32-true.")
 
 
 def has_several(config: DictConfig) -> bool:
@@ -107,10 +124,10 @@ def check_resumable(config: DictConfig, checkpoint: dict[str, Any], batches: dic
     free = on_plateau(checkpoint)
     groups = ("optimizer", "adversary_optimizer", "scheduler")
     keys = [f"{group}.{key}" for group in groups for key in before.get(group) or []]
-    keys += [*(f"choices.{group}" for group in groups), "average"]
+    keys += [*(f"choices.{group}" for group in groups), "average", "fused"]
     keys += SPANNED if before.choices.scheduler != "constant" else []
     for key in keys:
-        old, new = OmegaConf.select(before, key), OmegaConf.select(config, key)
+        old, new = (OmegaConf.select(each, key, default=DEFAULTS.get(key)) for each in (before, config))
         if old != new and not (free and key in LENGTHS):
             name = key.removeprefix("choices.")
             also = (

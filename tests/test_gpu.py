@@ -229,7 +229,10 @@ def test_with_a_device_come_the_checks_then_the_rows(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "write_results", done.append)
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "0")
     assert str(tmp_path / "gpu.md") in gpu.main(["--minutes", "1"])
-    assert [each[0] for each in done[:-1]] == ["Triton tests", "benchmarks.step", "benchmarks.recurrence", len(ROWS)]
+    assert [each[0] for each in done[:-1]] == [
+        "tests on a GPU", "benchmarks.step", "benchmarks.recurrence", "benchmarks.loop",
+        "benchmarks.loop, 1,024 images", len(ROWS),
+    ]  # fmt: skip
     assert all(50 < each[1] <= 60 for each in done[:-1]) and done[-2][2] == 20 and done[-1] == tmp_path
     assert all((REPOSITORY / word).is_file() for word in gpu.TESTS if word.endswith(".py"))
 

@@ -73,6 +73,8 @@ TRAINER = [
     ("task=char_lm task.module.adapt_window=0", "task.module.adapt_window is 0, but it must be from 1"),
     ("average=1.0", "average is 1.0, but it must be a number from 0 up to, not including, 1."),
     ("average=yes", "average is 'yes', but it must be a number from 0"),
+    ("on_device=gpu", "on_device is 'gpu', but it must be true, false or auto."),
+    ("fused=yes", "fused is 'yes', but it must be true or false"),
     ("budget.minutes=0", "budget.minutes is 0, but it must be a number above 0, or null."),
     ("budget.minutes=soon", "budget.minutes is 'soon', but it must be a number above 0, or null."),
     ("budget=5", "budget is 5, but it has options of its own: give budget.minutes=…."),

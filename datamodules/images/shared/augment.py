@@ -30,6 +30,7 @@ class FlipAndCrop:
         if not isinstance(padding, int) or padding < 0:
             raise UsageError(f"data.crop_padding is {padding!r}, but it must be a whole number of pixels, 0 or more.")
         self.flip, self.padding, self.seed = flip, padding, seed
+        self._first = np.empty(0, np.uint8)  # the first epoch's flips of the rows up to the largest asked for
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator, rows: np.ndarray, epoch: int) -> np.ndarray:
         """Images (B, C, H, W) → the same number, shape and type; neither `images` nor what they view is written to.
@@ -39,18 +40,28 @@ class FlipAndCrop:
             rows: each image's number in its split.
             epoch: from 0.
         """
+        down, right, flips = self.drawn(rng, rows, epoch)
         if self.padding:
-            offsets = rng.integers(0, 2 * self.padding + 1, (2, len(images)))
-            images = cropped(images, self.padding, *offsets)
-        if self.flip == "random":
-            images = mirrored(images, rng.random(len(images)) < 0.5)
-        elif self.flip == "alternating":
-            images = mirrored(images, self._first_flips(rows) ^ bool(epoch % 2))
-        return images
+            images = cropped(images, self.padding, down, right)
+        return images if self.flip == "none" else mirrored(images, flips)
+
+    def drawn(
+        self, rng: np.random.Generator, rows: np.ndarray, epoch: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each image the place of its crop (down, right), 0 … 2·padding, and whether it is mirrored; each (B,)."""
+        size = (2, len(rows))
+        down, right = rng.integers(0, 2 * self.padding + 1, size) if self.padding else np.zeros(size, np.int64)
+        if self.flip == "none":
+            return down, right, np.zeros(len(rows), bool)
+        flips = self._first_flips(rows) ^ bool(epoch % 2) if self.flip == "alternating" else rng.random(len(rows)) < 0.5
+        return down, right, flips
 
     def _first_flips(self, rows: np.ndarray) -> np.ndarray:
         """Which images are mirrored in the first epoch: a function of (seed, row), whatever the split's size."""
-        return np.random.default_rng((self.seed, FLIP_STREAM)).integers(0, 2, rows.max() + 1, np.uint8)[rows] == 1
+        if rows.max() >= len(self._first):
+            drawn = np.random.default_rng((self.seed, FLIP_STREAM))
+            self._first = drawn.integers(0, 2, 2 * (int(rows.max()) + 1), np.uint8)
+        return self._first[rows] == 1
 
 
 def mirrored(images: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -65,11 +76,16 @@ def cropped(images: np.ndarray, padding: int, down: np.ndarray, right: np.ndarra
         UsageError: an edge is shorter than its reflection.
     """
     height, width = images.shape[2:]
-    if padding >= min(height, width):
-        raise UsageError(
-            f"data.crop_padding is {padding}, but images of {height}×{width} allow at most {min(height, width) - 1}."
-        )
+    check_padding(padding, height, width)
     edges = (padding, padding)
     padded = np.pad(images, ((0, 0), (0, 0), edges, edges), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     return windows[np.arange(len(images)), :, down, right]
+
+
+def check_padding(padding: int, height: int, width: int) -> None:
+    """Raises UsageError when an edge of the images is shorter than its reflection."""
+    if padding >= min(height, width):
+        raise UsageError(
+            f"data.crop_padding is {padding}, but images of {height}×{width} allow at most {min(height, width) - 1}."
+        )

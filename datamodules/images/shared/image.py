@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from datamodules.errors import UsageError
 from datamodules.images.shared.augment import FlipAndCrop
+from datamodules.images.shared.on_device import DeviceLoader, has_room
 from datamodules.loader import BatchLoader
 from datamodules.module import SplitDataModule
 from datamodules.spec import ImageSpec
@@ -59,6 +60,7 @@ class ImageDataModule(SplitDataModule):
 
     nested_splits = ("train", "val", "test")  # what is pooled where nested cross-validation judges all of the data
     flip_and_crop: FlipAndCrop | None = None  # how training images are moved
+    on_device: bool | str = "auto"  # do training images lie on the device that trains? auto: on a GPU with the room
 
     def groups(self, split: str) -> np.ndarray | None:
         """Numbers (N,) of what belongs together in a split, say one patient's images; None: nothing does."""
@@ -87,14 +89,21 @@ class ImageDataModule(SplitDataModule):
             self.splits = self.load_splits()
             require_apart({split: self.groups(split) for split in self.splits})
 
+    @property
+    def can_lie_on_device(self) -> bool:
+        """Are training batches what `DeviceLoader` makes: single images, moved in no way but `flip_and_crop`?"""
+        own = type(self)
+        return own.augment is ImageDataModule.augment and own.train_dataloader is ImageDataModule.train_dataloader
+
     def _loader(self, split: str) -> BatchLoader:
-        training = split == "train"
-        return BatchLoader(
-            *self.splits[split],
-            **self.dealt(split),
-            augment=self.augment if training else None,
-            weights=self.weights() if training else None,
-        )
+        if split != "train":
+            return BatchLoader(*self.splits[split], **self.dealt(split))
+        common: dict[str, Any] = self.dealt(split) | {"weights": self.weights()}
+        if self.trainer and self.on_device and self.can_lie_on_device:
+            device = self.trainer.strategy.root_device
+            if self.on_device is True or has_room(device, self.splits[split].images.nbytes):
+                return DeviceLoader(*self.splits[split], **common, device=device, moves=self.flip_and_crop)
+        return BatchLoader(*self.splits[split], **common, augment=self.augment)
 
     def test_dataloader(self) -> BatchLoader | dict[str, BatchLoader]:
         """Where classes are held out, a second loader, `unseen`, of their images."""
