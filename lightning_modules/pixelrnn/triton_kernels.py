@@ -1,21 +1,27 @@
 """The Triton kernels of the two recurrences; `triton_scan` launches them. Importing this file needs Triton.
 
 Both recurrences are one scan in STEPS: a step is a diagonal of the map (DIAGONAL) or a row of it, a LINE the row or the
-column along which a cell state is handed on. One program scans one map, and nothing is shared between programs. Its
-threads exchange hidden states, cell states and their gradients through global memory (which stays in the L2 cache):
-what one step writes the next reads, and the one barrier that orders the two ends each step. Therefore no loop around it
-may be pipelined (num_stages=1): that would load the next step's neighbours before they are written.
+column along which a cell state is handed on. One program scans one map in one direction, and nothing is shared between
+programs. The second direction of a diagonal scan is TURNED: it counts the columns from the right, and every array keeps
+them where they are in the image. A program's threads exchange hidden states, cell states and their gradients through
+global memory (which stays in the L2 cache): what one step writes the next reads, and the one barrier that orders the
+two ends each step. Therefore no loop around it may be pipelined (num_stages=1): that would load the next step's
+neighbours before they are written.
 
 The products' factors are of the gates' type, with PRECISION tf32 rounded to 10 bits of mantissa; everything else is
 float32. With RESIDENT the weights are loaded once and the compiler keeps them in shared memory for the whole scan; else
 each step streams them from the L2 cache.
 
-Memory of one map, channels last, h = HIDDEN, SIDES = 2 neighbours (above, left) or the row convolution's KERNEL:
-    gates, saved, grad_gates  (HEIGHT, WIDTH, 4h)     input-to-state term; all of the pre-activations; their gradient
-    hidden                    (HEIGHT + 1, PADDED, h) framed by the state outside the image: no neighbour is missing
-    cell                      (HEIGHT, WIDTH, h)      float32, or (2, lines, h) where no backward pass follows
-    carry                     (2, lines, h)           float32, the gradient of the cell state handed on
-    weight                    (4h, SIDES · h)
+Memory, channels last, h = HIDDEN, SIDES = 2 neighbours (above, left) or the row convolution's kernel. Of an image, all
+DIRECTIONS side by side in a pixel:
+    gates, saved, grad_gates  (HEIGHT, WIDTH, DIRECTIONS, 4h)  input-to-state term; the pre-activations; their gradient
+Of a program:
+    hidden   (HEIGHT + 1, PADDED, h)  framed by the state outside the image: no neighbour is missing
+    cell     (HEIGHT, WIDTH, h)       float32, or (2, lines, h) where no backward pass follows
+    carry    (2, lines, h)            float32, the gradient of the cell state handed on
+    sums     (1 + SIDES, 4h)          float32, of the gates' gradients: of all cells, of those that met on each side
+                                      the state outside
+Of a direction: weight (4h, SIDES · h), bias (4h,) and outside (2, h), the hidden and the cell state there, in float32.
 """
 
 from __future__ import annotations
@@ -45,6 +51,23 @@ def row_and_column(step, line, DIAGONAL: tl.constexpr):
 
 
 @triton.jit
+def in_image(column, turned, WIDTH: tl.constexpr):
+    """The image's column that the scan calls `column`."""
+    return column + turned * (WIDTH - 1 - 2 * column)
+
+
+@triton.jit
+def frame_cell(number, WIDTH: tl.constexpr, MARGIN: tl.constexpr):
+    """Row and column of the numbered cell around the image: first the row above, then the margins, row by row."""
+    if MARGIN == 0:
+        return 0 * number - 1, number
+    beside = number - WIDTH - 2 * MARGIN
+    place = beside % (2 * MARGIN) - MARGIN
+    row = tl.where(beside < 0, -1, beside // (2 * MARGIN))
+    return row, tl.where(beside < 0, number - MARGIN, tl.where(place < 0, place, WIDTH + place))
+
+
+@triton.jit
 def weights(weight, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
     """Of the four gates, each (k, n)."""
     at = weight + n[None, :] * (SIDES * HIDDEN) + k[:, None]
@@ -57,20 +80,26 @@ def weights(weight, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
     return o, f, i, g
 
 
-@triton.jit(do_not_specialize=["maps"])
+@triton.jit
+def from_bias(bias, n, HIDDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """(m, n): what a gate's sum of products begins with."""
+    return tl.broadcast_to(tl.load(bias + n, mask=n < HIDDEN, other=0.0)[None, :], (BLOCK_M, BLOCK_N))
+
+
+@triton.jit(do_not_specialize=["images"])
 def forward(
     gates,
     weight,
-    c_outside,
+    bias,
+    outside,
     hidden,
     cell,
     saved,
-    maps,  # scanned by each of the weights
+    images,
     DIAGONAL: tl.constexpr,
     SIDES: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
-    PADDED: tl.constexpr,
     HIDDEN: tl.constexpr,
     SAVE: tl.constexpr,
     RESIDENT: tl.constexpr,
@@ -82,15 +111,31 @@ def forward(
     """All steps of one scan: fills `hidden`, and with SAVE what the backward pass needs."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
     STEPS: tl.constexpr = HEIGHT + WIDTH - 1 if DIAGONAL else HEIGHT
-    MARGIN: tl.constexpr = 1 if DIAGONAL else SIDES // 2  # of `hidden`, to the left
+    MARGIN: tl.constexpr = 1 if DIAGONAL else SIDES // 2  # of `hidden`, on either side
+    PADDED: tl.constexpr = WIDTH + 2 * MARGIN
+    FRAME: tl.constexpr = PADDED + 2 * MARGIN * HEIGHT  # cells
+    PIXEL: tl.constexpr = (2 if DIAGONAL else 1) * 4 * HIDDEN  # of `gates`
     program = tl.program_id(0).to(tl.int64)
-    direction = program // maps
-    gates += program * HEIGHT * WIDTH * 4 * HIDDEN
-    saved += program * HEIGHT * WIDTH * 4 * HIDDEN
+    direction, image = program // images, program % images
+    turned = direction.to(tl.int32) if DIAGONAL else 0
+    gates += image * HEIGHT * WIDTH * PIXEL + direction * 4 * HIDDEN
+    saved += image * HEIGHT * WIDTH * PIXEL + direction * 4 * HIDDEN
     hidden += program * (HEIGHT + 1) * PADDED * HIDDEN
     cell += program * (HEIGHT * WIDTH if SAVE else 2 * LINES) * HIDDEN
     weight += direction * 4 * HIDDEN * SIDES * HIDDEN
-    c_outside += direction * HIDDEN
+    bias += direction * 4 * HIDDEN
+    outside += direction * 2 * HIDDEN
+
+    for m in tl.range(0, FRAME, BLOCK_M, num_stages=1):
+        number = m + tl.arange(0, BLOCK_M)
+        row, column = frame_cell(number, WIDTH, MARGIN)
+        framed = (row + 1) * PADDED + column + MARGIN
+        for n0 in tl.range(0, HIDDEN, BLOCK_N, num_stages=1):
+            n = n0 + tl.arange(0, BLOCK_N)
+            there = (number < FRAME)[:, None] & (n < HIDDEN)[None, :]
+            h_edge = tl.broadcast_to(tl.load(outside + n, mask=n < HIDDEN, other=0.0)[None, :], (BLOCK_M, BLOCK_N))
+            tl.store(hidden + framed[:, None] * HIDDEN + n[None, :], h_edge, mask=there)
+    tl.debug_barrier()  # before the first step reads it
 
     if RESIDENT:
         w_o, w_f, w_i, w_g = weights(weight, tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_N), SIDES, HIDDEN)
@@ -100,10 +145,10 @@ def forward(
             line = m + tl.arange(0, BLOCK_M)
             live = line <= last
             row, column = row_and_column(step, line, DIAGONAL)
-            position = row * WIDTH + column
-            framed = (row + 1) * PADDED + column + MARGIN
+            position = row * WIDTH + in_image(column, turned, WIDTH)
+            framed = (row + 1) * PADDED + in_image(column, turned, WIDTH) + MARGIN
             if DIAGONAL:
-                known, before = column > 0, position - 1
+                known, before = column > 0, position - 1 + 2 * turned
             else:
                 known, before = row > 0, position - WIDTH
             if not SAVE:
@@ -112,23 +157,23 @@ def forward(
                 n = n0 + tl.arange(0, BLOCK_N)
                 there = live[:, None] & (n < HIDDEN)[None, :]
                 # Asked for before the products, which do not need them, and used after.
-                at = position[:, None] * (4 * HIDDEN) + n[None, :]
+                at = position[:, None] * PIXEL + n[None, :]
                 in_o = tl.load(gates + at, mask=there, other=0.0)
                 in_f = tl.load(gates + at + HIDDEN, mask=there, other=0.0)
                 in_i = tl.load(gates + at + 2 * HIDDEN, mask=there, other=0.0)
                 in_g = tl.load(gates + at + 3 * HIDDEN, mask=there, other=0.0)
-                c_edge = tl.load(c_outside + n, mask=n < HIDDEN, other=0.0)
+                c_edge = tl.load(outside + HIDDEN + n, mask=n < HIDDEN, other=0.0)
                 c = tl.load(cell + before[:, None] * HIDDEN + n[None, :], mask=there & known[:, None], other=0.0)
                 c = tl.where(known[:, None], c, c_edge[None, :])
 
-                o = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-                f = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-                i = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-                g = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+                o = from_bias(bias, n, HIDDEN, BLOCK_M, BLOCK_N)
+                f = from_bias(bias + HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
+                i = from_bias(bias + 2 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
+                g = from_bias(bias + 3 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
                 for k0 in range(0, SIDES * HIDDEN, BLOCK_K):
                     k = k0 + tl.arange(0, BLOCK_K)
                     if DIAGONAL:  # above, then left
-                        neighbour = tl.where(k < HIDDEN, k - PADDED * HIDDEN, k - 2 * HIDDEN)
+                        neighbour = tl.where(k < HIDDEN, k - PADDED * HIDDEN, k - (2 - 2 * turned) * HIDDEN)
                     else:  # the columns side by side are also side by side in memory
                         neighbour = k - (PADDED + MARGIN) * HIDDEN
                     h = tl.load(
@@ -164,6 +209,7 @@ def met_by(
     live,
     side,
     k,
+    turned,
     DIAGONAL: tl.constexpr,
     SIDES: tl.constexpr,
     HEIGHT: tl.constexpr,
@@ -175,8 +221,9 @@ def met_by(
         row, column = row + 1 - side, column + side
     else:
         row, column = row + 1, column + SIDES // 2 - side
-    there = live & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
-    at = (row * WIDTH + column)[:, None] * (4 * HIDDEN) + k[None, :]
+    there = live & (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
+    PIXEL: tl.constexpr = (2 if DIAGONAL else 1) * 4 * HIDDEN
+    at = (row * WIDTH + in_image(column, turned, WIDTH))[:, None] * PIXEL + k[None, :]
     return tl.load(grad_gates + at, mask=there[:, None] & (k < 4 * HIDDEN)[None, :], other=0.0)
 
 
@@ -187,17 +234,18 @@ def side_weights(weight, side, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
     return tl.load(at, mask=(k < 4 * HIDDEN)[:, None] & (n < HIDDEN)[None, :], other=0.0)
 
 
-@triton.jit(do_not_specialize=["maps"])
+@triton.jit(do_not_specialize=["images"])
 def backward(
-    grad_hidden,  # (HEIGHT, WIDTH, h)
+    grad_output,  # of an image (HEIGHT, WIDTH, h); a turned scan's states are one row lower there
     saved,
     cell,
     weight,
-    c_outside,
+    outside,
     grad_gates,
     carry,
     grad_c,  # (lines, h): of the c outside that the line began with
-    maps,
+    sums,
+    images,
     DIAGONAL: tl.constexpr,
     SIDES: tl.constexpr,
     HEIGHT: tl.constexpr,
@@ -209,20 +257,25 @@ def backward(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The same steps, last to first: fills `grad_gates`, from which all other gradients are plain products and sums."""
+    """The same steps, last to first: fills `grad_gates` and `sums`; all other gradients are plain products of them."""
     LINES: tl.constexpr = HEIGHT if DIAGONAL else WIDTH
     STEPS: tl.constexpr = HEIGHT + WIDTH - 1 if DIAGONAL else HEIGHT
+    MARGIN: tl.constexpr = 1 if DIAGONAL else SIDES // 2
+    FRAME: tl.constexpr = WIDTH + 2 * MARGIN + 2 * MARGIN * HEIGHT  # cells
+    PIXEL: tl.constexpr = (2 if DIAGONAL else 1) * 4 * HIDDEN
     BLOCKS: tl.constexpr = (4 * HIDDEN + BLOCK_K - 1) // BLOCK_K  # of one side's 4h products
     program = tl.program_id(0).to(tl.int64)
-    direction = program // maps
-    grad_hidden += program * HEIGHT * WIDTH * HIDDEN
-    saved += program * HEIGHT * WIDTH * 4 * HIDDEN
-    grad_gates += program * HEIGHT * WIDTH * 4 * HIDDEN
+    direction, image = program // images, program % images
+    turned = direction.to(tl.int32) if DIAGONAL else 0
+    grad_output += image * HEIGHT * WIDTH * HIDDEN
+    saved += image * HEIGHT * WIDTH * PIXEL + direction * 4 * HIDDEN
+    grad_gates += image * HEIGHT * WIDTH * PIXEL + direction * 4 * HIDDEN
     cell += program * HEIGHT * WIDTH * HIDDEN
     carry += program * 2 * LINES * HIDDEN
     grad_c += program * LINES * HIDDEN
+    sums += program * (1 + SIDES) * 4 * HIDDEN
     weight += direction * 4 * HIDDEN * SIDES * HIDDEN
-    c_outside += direction * HIDDEN
+    outside += direction * 2 * HIDDEN
 
     if RESIDENT:
         k_all = tl.arange(0, BLOCK_K)
@@ -236,49 +289,76 @@ def backward(
             line = m + tl.arange(0, BLOCK_M)
             live = line <= last
             row, column = row_and_column(step, line, DIAGONAL)
-            position = row * WIDTH + column
+            position = row * WIDTH + in_image(column, turned, WIDTH)
+            begun = (back > 0) | (m > first)  # the sums
             if DIAGONAL:
-                known, before, handed_on = column > 0, position - 1, column < WIDTH - 1
+                known, before, handed_on = column > 0, position - 1 + 2 * turned, column < WIDTH - 1
             else:
                 known, before, handed_on = row > 0, position - WIDTH, row < HEIGHT - 1
             for n0 in tl.range(0, HIDDEN, BLOCK_N, num_stages=1):
                 n = n0 + tl.arange(0, BLOCK_N)
                 there = live[:, None] & (n < HIDDEN)[None, :]
-                at = position[:, None] * (4 * HIDDEN) + n[None, :]
+                at = position[:, None] * PIXEL + n[None, :]
                 o = tl.load(saved + at, mask=there, other=0.0)
                 f = tl.load(saved + at + HIDDEN, mask=there, other=0.0)
                 i = tl.load(saved + at + 2 * HIDDEN, mask=there, other=0.0)
                 g = tl.load(saved + at + 3 * HIDDEN, mask=there, other=0.0)
-                dh = tl.load(grad_hidden + position[:, None] * HIDDEN + n[None, :], mask=there, other=0.0)
+                below = (position + turned * WIDTH)[:, None] * HIDDEN + n[None, :]
+                dh = tl.load(grad_output + below, mask=there & (row + turned < HEIGHT)[:, None], other=0.0)
                 c = tl.load(cell + position[:, None] * HIDDEN + n[None, :], mask=there, other=0.0)
-                c_edge = tl.load(c_outside + n, mask=n < HIDDEN, other=0.0)
+                c_edge = tl.load(outside + HIDDEN + n, mask=n < HIDDEN, other=0.0)
                 c_before = tl.load(cell + before[:, None] * HIDDEN + n[None, :], mask=there & known[:, None], other=0.0)
                 c_before = tl.where(known[:, None], c_before, c_edge[None, :])
                 slot = (step + 1) % 2 * LINES + line
                 dc = tl.load(carry + slot[:, None] * HIDDEN + n[None, :], mask=there & handed_on[:, None], other=0.0)
+                add = (n < HIDDEN) & begun
+                sum_o = tl.load(sums + n, mask=add, other=0.0)
+                sum_f = tl.load(sums + HIDDEN + n, mask=add, other=0.0)
+                sum_i = tl.load(sums + 2 * HIDDEN + n, mask=add, other=0.0)
+                sum_g = tl.load(sums + 3 * HIDDEN + n, mask=add, other=0.0)
 
                 product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
                 if RESIDENT:
                     for side in tl.static_range(SIDES):
-                        dz = met_by(grad_gates, row, column, live, side, k_all, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+                        dz = met_by(
+                            grad_gates, row, column, live, side, k_all, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN
+                        )
                         product = tl.dot(dz, resident[side], product, input_precision=PRECISION)
                 else:
                     for block in range(SIDES * BLOCKS):
                         side = block // BLOCKS
                         k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
-                        dz = met_by(grad_gates, row, column, live, side, k, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+                        dz = met_by(
+                            grad_gates, row, column, live, side, k, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN
+                        )
                         w = side_weights(weight, side, k, n, SIDES, HIDDEN)
                         product = tl.dot(dz, w, product, input_precision=PRECISION)
                 dh = dh + product
                 o, f, i = tl.sigmoid(o.to(tl.float32)), tl.sigmoid(f.to(tl.float32)), tl.sigmoid(i.to(tl.float32))
                 g, c = tanh(g.to(tl.float32)), tanh(c)
                 dc += dh * o * (1 - c * c)
-                tl.store(grad_gates + at, dh * c * o * (1 - o), mask=there)
-                tl.store(grad_gates + at + HIDDEN, dc * c_before * f * (1 - f), mask=there)
-                tl.store(grad_gates + at + 2 * HIDDEN, dc * g * i * (1 - i), mask=there)
-                tl.store(grad_gates + at + 3 * HIDDEN, dc * i * (1 - g * g), mask=there)
+                dz_o, dz_f = dh * c * o * (1 - o), dc * c_before * f * (1 - f)
+                dz_i, dz_g = dc * g * i * (1 - i), dc * i * (1 - g * g)
+                tl.store(grad_gates + at, dz_o, mask=there)
+                tl.store(grad_gates + at + HIDDEN, dz_f, mask=there)
+                tl.store(grad_gates + at + 2 * HIDDEN, dz_i, mask=there)
+                tl.store(grad_gates + at + 3 * HIDDEN, dz_g, mask=there)
+                tl.store(sums + n, sum_o + tl.sum(dz_o, 0), mask=n < HIDDEN)  # zero where a line is not live
+                tl.store(sums + HIDDEN + n, sum_f + tl.sum(dz_f, 0), mask=n < HIDDEN)
+                tl.store(sums + 2 * HIDDEN + n, sum_i + tl.sum(dz_i, 0), mask=n < HIDDEN)
+                tl.store(sums + 3 * HIDDEN + n, sum_g + tl.sum(dz_g, 0), mask=n < HIDDEN)
                 dc *= f
                 slot = step % 2 * LINES + line
                 tl.store(carry + slot[:, None] * HIDDEN + n[None, :], dc, mask=there)
                 tl.store(grad_c + line[:, None] * HIDDEN + n[None, :], dc, mask=there & ~known[:, None])
-        tl.debug_barrier()  # what this step's threads wrote, the next step's read
+            tl.debug_barrier()  # what these threads wrote, the next step's read, and the sums the next lines'
+    for side in tl.range(SIDES, num_stages=1):
+        for k0 in tl.range(0, 4 * HIDDEN, BLOCK_N, num_stages=1):
+            k = k0 + tl.arange(0, BLOCK_N)
+            total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            for m in tl.range(0, FRAME, BLOCK_M, num_stages=1):
+                number = m + tl.arange(0, BLOCK_M)
+                row, column = frame_cell(number, WIDTH, MARGIN)
+                there = number < FRAME
+                total += met_by(grad_gates, row, column, there, side, k, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+            tl.store(sums + (1 + side) * 4 * HIDDEN + k, tl.sum(total, 0), mask=k < 4 * HIDDEN)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.pixelrnn import triton_scan
-from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, diagonal_scan
+from lightning_modules.pixelrnn.diag_bilstm import DiagonalLayer, diagonal_scan, shift_down
 from lightning_modules.pixelrnn.recurrence import choose_engine
 from lightning_modules.pixelrnn.row_lstm import RowLayer, row_scan
 
@@ -32,24 +32,25 @@ class Convolution:
         return torch.nn.functional.conv1d(x, self.weight)
 
 
-def diagonal_reference(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tensor) -> Tensor:
+def diagonal_reference(gates: Tensor, weight: Tensor, bias: Tensor, outside: Tensor) -> Tensor:
+    left, right = (gates + bias).permute(3, 0, 4, 1, 2)
     maps = [
-        diagonal_scan(z.permute(0, 3, 1, 2), lambda x, w=w: x @ w.T, h, c)
-        for z, w, h, c in zip(gates, weight, h_outside, c_outside, strict=True)
+        diagonal_scan(z, lambda x, w=w: x @ w.T, *states)
+        for z, w, states in zip([left, right.flip(3)], weight, outside, strict=True)
     ]
-    return torch.stack(maps).permute(0, 1, 3, 4, 2)
+    return (maps[0] + shift_down(maps[1].flip(3))).permute(0, 2, 3, 1)
 
 
-def row_reference(gates: Tensor, weight: Tensor, h_outside: Tensor, c_outside: Tensor) -> Tensor:
-    return row_scan(gates.permute(0, 3, 1, 2), Convolution(weight), h_outside, c_outside).permute(0, 2, 3, 1)
+def row_reference(gates: Tensor, weight: Tensor, bias: Tensor, outside: Tensor) -> Tensor:
+    return row_scan((gates + bias).permute(0, 3, 1, 2), Convolution(weight), *outside).permute(0, 2, 3, 1)
 
 
-def diagonal_inputs(directions: int, batch: int, hidden: int, height: int, width: int) -> list[Tensor]:
+def diagonal_inputs(batch: int, hidden: int, height: int, width: int) -> list[Tensor]:
     return [
-        torch.randn(directions, batch, height, width, 4 * hidden),
-        torch.randn(directions, 4 * hidden, 2 * hidden) / hidden**0.5,
-        torch.randn(directions, hidden),
-        torch.randn(directions, hidden),
+        torch.randn(batch, height, width, 2, 4 * hidden),
+        torch.randn(2, 4 * hidden, 2 * hidden) / hidden**0.5,
+        torch.randn(2, 4 * hidden),
+        torch.randn(2, 2, hidden),
     ]
 
 
@@ -57,8 +58,8 @@ def row_inputs(kernel: int, batch: int, hidden: int, height: int, width: int) ->
     return [
         torch.randn(batch, height, width, 4 * hidden),
         torch.randn(4 * hidden, hidden, kernel) / hidden**0.5,
-        torch.randn(hidden),
-        torch.randn(hidden),
+        torch.randn(4 * hidden),
+        torch.randn(2, hidden),
     ]
 
 
@@ -73,7 +74,7 @@ def compare(scan, reference, inputs: list[Tensor], tolerance: float) -> None:
     theirs = torch.autograd.grad(wanted, exact, towards.double())
     with torch.no_grad():
         unsaved = scan(*inputs)
-    names = ["values", "values without a backward pass", "gates", "weight", "h outside", "c outside"]
+    names = ["values", "values without a backward pass", "gates", "weight", "bias", "states outside"]
     pairs = zip(names, [found, unsaved, *mine], [wanted, wanted, *theirs], strict=True)
     for name, one, other in pairs:
         assert one.shape == other.shape
@@ -88,15 +89,9 @@ def twice_the_same(scan, inputs: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-DIRECTIONS = [1, 2, 2, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("directions", "size"),
-    [pytest.param(*pair, marks=SLOW if pair[1][1] > 5 else ()) for pair in zip(DIRECTIONS, SIZES, strict=True)],
-)
-def test_diagonal(directions, size):
-    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(directions, *size), 5e-6)
+@pytest.mark.parametrize("size", [pytest.param(size, marks=SLOW if size[1] > 5 else ()) for size in SIZES])
+def test_diagonal(size):
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(*size), 5e-6)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +112,7 @@ def cut_as_for_16_bits(monkeypatch) -> None:
 )
 def test_diagonal_in_the_tiles_of_16_bits(size, monkeypatch):
     cut_as_for_16_bits(monkeypatch)
-    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, *size), 5e-6)
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(*size), 5e-6)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
 def test_in_the_tiles_of_tf32(size, monkeypatch):
     """The interpreter rounds nothing: what is tested is how the work is cut."""
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, *size), 5e-6)
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(*size), 5e-6)
     compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
 
 
@@ -140,7 +135,7 @@ def test_in_the_tiles_of_tf32(size, monkeypatch):
 def test_diagonals_longer_than_a_tile(monkeypatch):
     tiles = triton_scan.tiles
     monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes) | {"BLOCK_M": 16})
-    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, 1, 3, 17, 18), 5e-6)
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(1, 3, 17, 18), 5e-6)
 
 
 LAYERS = [lambda: DiagonalLayer(6, 3, "learned", "triton"), lambda: RowLayer(6, 3, 3, "learned", "triton")]
@@ -163,9 +158,9 @@ def test_a_layer_with_this_engine_is_the_layer(make):
 
 def test_only_what_is_asked_for():
     """A frozen state outside has no gradient, and weights of another type get theirs in that type."""
-    gates, weight, h_outside, c_outside = diagonal_inputs(1, 1, 3, 2, 2)
+    gates, weight, bias, outside = diagonal_inputs(1, 3, 2, 2)
     weight = weight.double().requires_grad_()
-    triton_scan.diagonal_scans(gates, weight, h_outside, c_outside).sum().backward()
+    triton_scan.diagonal_scans(gates, weight, bias, outside).sum().backward()
     assert weight.grad.dtype == torch.float64 and weight.grad.any()
 
 
@@ -175,12 +170,12 @@ def test_the_trial_succeeds():
 
 
 def test_no_atomics():
-    twice_the_same(triton_scan.diagonal_scans, diagonal_inputs(2, 2, 5, 3, 2))
+    twice_the_same(triton_scan.diagonal_scans, diagonal_inputs(2, 5, 3, 2))
 
 
 @pytest.mark.parametrize("broken", range(4))
 def test_shapes_that_do_not_fit(broken):
-    inputs = diagonal_inputs(1, 1, 3, 2, 2)
+    inputs = diagonal_inputs(1, 3, 2, 2)
     inputs[broken] = inputs[broken][..., :-1]
     with pytest.raises(ValueError, match="fit"):
         triton_scan.diagonal_scans(*inputs)
@@ -190,7 +185,7 @@ def test_even_kernels_and_whole_numbers_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         triton_scan.row_scans(*row_inputs(2, 1, 3, 2, 2))
     with pytest.raises(ValueError, match="float64"):
-        triton_scan.diagonal_scans(*(tensor.double() for tensor in diagonal_inputs(1, 1, 3, 2, 2)))
+        triton_scan.diagonal_scans(*(tensor.double() for tensor in diagonal_inputs(1, 3, 2, 2)))
 
 
 if __name__ == "__main__":
