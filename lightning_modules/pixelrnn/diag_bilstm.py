@@ -106,7 +106,7 @@ class DiagonalLayer(nn.Module):
         from lightning_modules.pixelrnn.triton_scan import diagonal_scans
 
         scans = (self.left, self.right)
-        to_gates = torch.cat([scan.input_to_state.masked_weight[:, :, 0, 0] for scan in scans])
+        to_gates = torch.cat([scan.input_to_state.masked_weight.flatten(1) for scan in scans])  # (8h, 2h)
         gates = F.linear(x.permute(0, 2, 3, 1), to_gates).unflatten(3, (2, -1))
         from_states = torch.stack([scan.state_to_state.weight for scan in scans])
         bias = torch.stack([scan.input_to_state.bias for scan in scans])
