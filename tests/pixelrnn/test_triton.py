@@ -181,3 +181,13 @@ def test_on_a_gpu(scan, dtype, tolerance, hidden, monkeypatch):
     reference = getattr(interpreted, f"{scan}_reference")
     interpreted.compare(getattr(triton_scan, f"{scan}_scans"), reference, inputs, tolerance)
     interpreted.twice_the_same(getattr(triton_scan, f"{scan}_scans"), inputs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("make", interpreted.LAYERS)
+def test_a_layer_on_a_gpu(make):
+    device = torch.device("cuda")
+    if reason := triton_scan.unavailable(device, 6):
+        pytest.skip(reason)
+    x = torch.randn(3, 12, 5, 7, device=device).contiguous(memory_format=torch.channels_last)
+    interpreted.a_layer_is_the_layer(make(), x, 1e-2)  # convolutions take TF32
