@@ -9,8 +9,8 @@ two ends each step. Therefore no loop around it may be pipelined (num_stages=1):
 neighbours before they are written.
 
 The products' factors are of the gates' type, with PRECISION tf32 rounded to 10 bits of mantissa; everything else is
-float32. With RESIDENT the weights are loaded once and the compiler keeps them in shared memory for the whole scan; else
-each step streams them from the L2 cache.
+float32. The weights of the first KEPT sides are loaded once and the compiler keeps them in shared memory for the whole
+scan; each step streams the others' from the L2 cache.
 
 Memory, channels last, h = HIDDEN, SIDES = 2 neighbours (above, left) or the row convolution's kernel. Of an image, all
 DIRECTIONS side by side in a pixel:
@@ -68,16 +68,38 @@ def frame_cell(number, WIDTH: tl.constexpr, MARGIN: tl.constexpr):
 
 
 @triton.jit
-def weights(weight, k, n, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
-    """Of the four gates, each (k, n)."""
+def weights(weight, k, n, SEEN: tl.constexpr, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
+    """Of the four gates, each (k, n), from the first SEEN sides."""
     at = weight + n[None, :] * (SIDES * HIDDEN) + k[:, None]
-    there = (k < SIDES * HIDDEN)[:, None] & (n < HIDDEN)[None, :]
+    there = (k < SEEN * HIDDEN)[:, None] & (n < HIDDEN)[None, :]
     GATE: tl.constexpr = HIDDEN * SIDES * HIDDEN
     o = tl.load(at, mask=there, other=0.0)
     f = tl.load(at + GATE, mask=there, other=0.0)
     i = tl.load(at + 2 * GATE, mask=there, other=0.0)
     g = tl.load(at + 3 * GATE, mask=there, other=0.0)
     return o, f, i, g
+
+
+@triton.jit
+def met(
+    hidden,
+    framed,
+    live,
+    k,
+    turned,
+    SEEN: tl.constexpr,
+    DIAGONAL: tl.constexpr,
+    PADDED: tl.constexpr,
+    MARGIN: tl.constexpr,
+    HIDDEN: tl.constexpr,
+):
+    """(m, k): of the hidden states around these cells, those on the first SEEN sides, side by side."""
+    if DIAGONAL:  # above, then left
+        neighbour = tl.where(k < HIDDEN, k - PADDED * HIDDEN, k - (2 - 2 * turned) * HIDDEN)
+    else:  # the columns side by side are also side by side in memory
+        neighbour = k - (PADDED + MARGIN) * HIDDEN
+    at = hidden + framed[:, None] * HIDDEN + neighbour[None, :]
+    return tl.load(at, mask=live[:, None] & (k < SEEN * HIDDEN)[None, :], other=0.0)
 
 
 @triton.jit
@@ -102,10 +124,11 @@ def forward(
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
     SAVE: tl.constexpr,
-    RESIDENT: tl.constexpr,
+    KEPT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_KEPT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """All steps of one scan: fills `hidden`, and with SAVE what the backward pass needs."""
@@ -137,8 +160,9 @@ def forward(
             tl.store(hidden + framed[:, None] * HIDDEN + n[None, :], h_edge, mask=there)
     tl.debug_barrier()  # before the first step reads it
 
-    if RESIDENT:
-        w_o, w_f, w_i, w_g = weights(weight, tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_N), SIDES, HIDDEN)
+    k_kept = tl.arange(0, BLOCK_KEPT)
+    if KEPT:
+        w_o, w_f, w_i, w_g = weights(weight, k_kept, tl.arange(0, BLOCK_N), KEPT, SIDES, HIDDEN)
     for step in tl.range(STEPS, num_stages=1):
         first, last = first_and_last(step, DIAGONAL, HEIGHT, WIDTH)
         for m in tl.range(first, last + 1, BLOCK_M, num_stages=1):
@@ -170,23 +194,20 @@ def forward(
                 f = from_bias(bias + HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
                 i = from_bias(bias + 2 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
                 g = from_bias(bias + 3 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
-                for k0 in range(0, SIDES * HIDDEN, BLOCK_K):
+                if KEPT:
+                    near = met(hidden, framed, live, k_kept, turned, KEPT, DIAGONAL, PADDED, MARGIN, HIDDEN)
+                    o = tl.dot(near, w_o, o, input_precision=PRECISION)
+                    f = tl.dot(near, w_f, f, input_precision=PRECISION)
+                    i = tl.dot(near, w_i, i, input_precision=PRECISION)
+                    g = tl.dot(near, w_g, g, input_precision=PRECISION)
+                for k0 in range(KEPT * HIDDEN, SIDES * HIDDEN, BLOCK_K):
                     k = k0 + tl.arange(0, BLOCK_K)
-                    if DIAGONAL:  # above, then left
-                        neighbour = tl.where(k < HIDDEN, k - PADDED * HIDDEN, k - (2 - 2 * turned) * HIDDEN)
-                    else:  # the columns side by side are also side by side in memory
-                        neighbour = k - (PADDED + MARGIN) * HIDDEN
-                    h = tl.load(
-                        hidden + framed[:, None] * HIDDEN + neighbour[None, :],
-                        mask=live[:, None] & (k < SIDES * HIDDEN)[None, :],
-                        other=0.0,
-                    )
-                    if not RESIDENT:
-                        w_o, w_f, w_i, w_g = weights(weight, k, n, SIDES, HIDDEN)
-                    o = tl.dot(h, w_o, o, input_precision=PRECISION)
-                    f = tl.dot(h, w_f, f, input_precision=PRECISION)
-                    i = tl.dot(h, w_i, i, input_precision=PRECISION)
-                    g = tl.dot(h, w_g, g, input_precision=PRECISION)
+                    h = met(hidden, framed, live, k, turned, SIDES, DIAGONAL, PADDED, MARGIN, HIDDEN)
+                    v_o, v_f, v_i, v_g = weights(weight, k, n, SIDES, SIDES, HIDDEN)
+                    o = tl.dot(h, v_o, o, input_precision=PRECISION)
+                    f = tl.dot(h, v_f, f, input_precision=PRECISION)
+                    i = tl.dot(h, v_i, i, input_precision=PRECISION)
+                    g = tl.dot(h, v_g, g, input_precision=PRECISION)
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
                     # Not activations: these are as many bytes, and in 16 bits keep 1 − σ precise near saturation.
@@ -251,10 +272,11 @@ def backward(
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
-    RESIDENT: tl.constexpr,
+    KEPT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_KEPT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The same steps, last to first: fills `grad_gates` and `sums`; all other gradients are plain products of them."""
@@ -277,11 +299,10 @@ def backward(
     weight += direction * 4 * HIDDEN * SIDES * HIDDEN
     outside += direction * 2 * HIDDEN
 
-    if RESIDENT:
-        k_all = tl.arange(0, BLOCK_K)
-        resident = ()
-        for side in tl.static_range(SIDES):
-            resident += (side_weights(weight, side, k_all, tl.arange(0, BLOCK_N), SIDES, HIDDEN),)
+    k_kept = tl.arange(0, BLOCK_KEPT)
+    kept = ()
+    for side in tl.static_range(KEPT):
+        kept += (side_weights(weight, side, k_kept, tl.arange(0, BLOCK_N), SIDES, HIDDEN),)
     for back in tl.range(STEPS, num_stages=1):
         step = STEPS - 1 - back
         first, last = first_and_last(step, DIAGONAL, HEIGHT, WIDTH)
@@ -318,21 +339,17 @@ def backward(
                 sum_g = tl.load(sums + 3 * HIDDEN + n, mask=add, other=0.0)
 
                 product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-                if RESIDENT:
-                    for side in tl.static_range(SIDES):
-                        dz = met_by(
-                            grad_gates, row, column, live, side, k_all, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN
-                        )
-                        product = tl.dot(dz, resident[side], product, input_precision=PRECISION)
-                else:
-                    for block in range(SIDES * BLOCKS):
-                        side = block // BLOCKS
-                        k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
-                        dz = met_by(
-                            grad_gates, row, column, live, side, k, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN
-                        )
-                        w = side_weights(weight, side, k, n, SIDES, HIDDEN)
-                        product = tl.dot(dz, w, product, input_precision=PRECISION)
+                for side in tl.static_range(KEPT):
+                    near = met_by(
+                        grad_gates, row, column, live, side, k_kept, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN
+                    )
+                    product = tl.dot(near, kept[side], product, input_precision=PRECISION)
+                for block in range(KEPT * BLOCKS, SIDES * BLOCKS):
+                    far = block // BLOCKS
+                    k = block % BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
+                    dz = met_by(grad_gates, row, column, live, far, k, turned, DIAGONAL, SIDES, HEIGHT, WIDTH, HIDDEN)
+                    w = side_weights(weight, far, k, n, SIDES, HIDDEN)
+                    product = tl.dot(dz, w, product, input_precision=PRECISION)
                 dh = dh + product
                 o, f, i = tl.sigmoid(o.to(tl.float32)), tl.sigmoid(f.to(tl.float32)), tl.sigmoid(i.to(tl.float32))
                 g, c = tanh(g.to(tl.float32)), tanh(c)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 LARGEST = 256  # features h
+LEAST = 101376  # bytes of shared memory that a program may have on every GPU since 8.6
+STREAMED = 81920  # bytes of it that the kernels need beside the weights of one side that they keep
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -93,10 +95,10 @@ def row_scans(gates: Tensor, weight: Tensor, bias: Tensor, outside: Tensor) -> T
 
 
 def scan(gates: Tensor, weight: Tensor, bias: Tensor, outside: Tensor, diagonal: bool) -> Tensor:
-    directions, features = gates.shape[3:]
+    directions, features = 2 if diagonal else 1, gates.shape[4]
     hidden, sides = features // 4, weight.shape[2] // max(1, features // 4)
-    expected = (2 if diagonal else 1, 4 * hidden, sides * hidden)
-    if features % 4 or weight.shape != expected or (sides != 2 if diagonal else sides % 2 == 0):
+    fit = gates.shape[3] == directions and weight.shape == (directions, features, sides * hidden)
+    if features % 4 or not fit or (sides != 2 if diagonal else sides % 2 == 0):
         raise ValueError(f"weights {tuple(weight.shape)} do not fit gates {tuple(gates.shape)}")
     if bias.shape != weight.shape[:2] or outside.shape != (directions, 2, hidden):
         raise ValueError(f"bias {tuple(bias.shape)}, states outside {tuple(outside.shape)} do not fit h = {hidden}")
@@ -125,6 +127,8 @@ class Scan(torch.autograd.Function):
         rows = (height, width) if save else (2, lines)
         cell = gates.new_empty(directions, images, *rows, hidden, dtype=torch.float32)
         saved = torch.empty_like(gates, memory_format=torch.contiguous_format) if save else framed
+        longest = longest_step(height, width, diagonal)
+        cut = tiles(True, longest, hidden, sides, gates.dtype, factors(gates), room_on(gates.device))
         with torch.cuda.device_of(gates):
             triton_kernels.forward[(directions * images,)](
                 gates.contiguous(),
@@ -141,7 +145,7 @@ class Scan(torch.autograd.Function):
                 WIDTH=width,
                 HIDDEN=hidden,
                 SAVE=save,
-                **tiles(True, longest_step(height, width, diagonal), hidden, sides, gates.dtype, factors(gates)),
+                **cut,
             )
         if save:
             ctx.save_for_backward(framed, saved, cell, low, edge)
@@ -165,6 +169,8 @@ class Scan(torch.autograd.Function):
         carry = cell.new_empty(directions, images, 2, lines, hidden)
         grad_c = cell.new_empty(directions, images, lines, hidden)
         sums = cell.new_empty(directions, images, 1 + sides, 4 * hidden)
+        longest = longest_step(height, width, ctx.diagonal)
+        cut = tiles(False, longest, hidden, sides, saved.dtype, factors(saved), room_on(saved.device))
         with torch.cuda.device_of(saved):
             triton_kernels.backward[(directions * images,)](
                 grad_output.to(saved.dtype).contiguous(),
@@ -182,7 +188,7 @@ class Scan(torch.autograd.Function):
                 HEIGHT=height,
                 WIDTH=width,
                 HIDDEN=hidden,
-                **tiles(False, longest_step(height, width, ctx.diagonal), hidden, sides, saved.dtype, factors(saved)),
+                **cut,
             )
         for_weight, for_outside = ctx.needs_input_grad[1], ctx.needs_input_grad[3]
         weight_type, bias_type, outside_type = ctx.dtypes
@@ -234,32 +240,42 @@ def factors(gates: Tensor) -> str:
     return "tf32" if gates.dtype == torch.float32 and allowed else "ieee"
 
 
+@functools.cache
+def room_on(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin if device.type == "cuda" else LEAST
+
+
 def tiles(
-    forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype, precision: str = "ieee"
+    forward: bool, lines: int, hidden: int, sides: int, dtype: torch.dtype, precision: str = "ieee", room: int = LEAST
 ) -> dict[str, Any]:
-    """How a kernel cuts its work up: so that (almost) no register spills and 99 KB of shared memory are enough.
+    """How a kernel cuts its work up: so that (almost) no register spills and `room` bytes of shared memory are enough.
 
     A step's products are those of (lines, factors) with (factors, hidden), taken in tiles of BLOCK_M × BLOCK_K with
-    BLOCK_K × BLOCK_N; where all weights fit in 64 KB (in 16 bits: a diagonal scan's up to h = 64), they stay on chip.
-    In float32, which the tensor cores multiply as TF32 alone, they are kept only if few: products without them need the
-    registers.
+    BLOCK_K × BLOCK_N. Where all weights fit in 64 KB (in 16 bits: a diagonal scan's up to h = 64), they stay on chip;
+    else those of one side do, where they and what is streamed beside them fit (in 16 bits h = 128 on an H100: compiled
+    for it, 200,704 bytes of 232,448 forward and 172,032 backward, 252 and 255 registers, none spilled). In float32,
+    which the tensor cores multiply as TF32 alone, they are kept only if few: products without them need the registers.
     """
     products, inner = (4, sides * hidden) if forward else (sides, 4 * hidden)
     m, n, k = min(64, power_of_two(lines)), power_of_two(hidden), power_of_two(inner)
     narrow = dtype != torch.float32
-    resident = products * n * k * dtype.itemsize <= (65536 if narrow else 16384)
-    if resident:
+    kept = sides if products * n * k * dtype.itemsize <= (65536 if narrow else 16384) else 0
+    if kept:
         m = min(m, 32)
     elif narrow:
+        if m <= 32 and 4 * n * n * dtype.itemsize + STREAMED <= room:
+            kept = 1
         n = min(n, 64) if m > 32 or n > 128 else n
         k = 32 if forward and max(m, n // 2) > 32 else 64  # the forward kernel's are four tiles at a time
     else:
         n, k = min(n, 64 if precision == "tf32" and m <= 32 else 32), 32
     return {
-        "RESIDENT": resident,
+        "KEPT": kept,
         "BLOCK_M": m,
         "BLOCK_N": n,
         "BLOCK_K": k,
+        "BLOCK_KEPT": power_of_two((kept if forward else 4) * hidden) if kept else 16,
         "num_warps": 4 if hidden <= 32 and m <= 32 else 8,
         "num_stages": 3 if narrow else 2,
         "PRECISION": precision,

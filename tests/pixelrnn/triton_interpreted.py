@@ -117,7 +117,7 @@ def test_in_16_bits(size, monkeypatch):
 
 def cut_as_for_16_bits(monkeypatch) -> None:
     tiles = triton_scan.tiles
-    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:-2], torch.bfloat16))
+    monkeypatch.setattr(triton_scan, "tiles", lambda *sizes: tiles(*sizes[:4], torch.bfloat16))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,22 @@ def test_diagonal_in_the_tiles_of_16_bits(size, monkeypatch):
 )
 def test_row_in_the_tiles_of_16_bits(size, monkeypatch):
     cut_as_for_16_bits(monkeypatch)
+    compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 18, 2, 3), pytest.param((1, 70, 3, 2), marks=SLOW)])
+def test_one_sides_weights_kept(size, monkeypatch):
+    """As for h = 128 on an H100."""
+    tiles = triton_scan.tiles
+
+    def kept(*sizes):
+        forward, _, hidden = sizes[:3]
+        block = triton_scan.power_of_two(hidden if forward else 4 * hidden)
+        whole = triton_scan.power_of_two(hidden)
+        return tiles(*sizes) | {"KEPT": 1, "BLOCK_KEPT": block, "BLOCK_N": whole, "BLOCK_K": 16}
+
+    monkeypatch.setattr(triton_scan, "tiles", kept)
+    compare(triton_scan.diagonal_scans, diagonal_reference, diagonal_inputs(*size), 5e-6)
     compare(triton_scan.row_scans, row_reference, row_inputs(3, *size), 5e-6)
 
 
