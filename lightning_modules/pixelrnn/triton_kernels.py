@@ -68,16 +68,25 @@ def frame_cell(number, WIDTH: tl.constexpr, MARGIN: tl.constexpr):
 
 
 @triton.jit
+def load_four(at, APART: tl.constexpr, mask):
+    """The values of o, f, i and g."""
+    o, f = tl.load(at, mask=mask, other=0.0), tl.load(at + APART, mask=mask, other=0.0)
+    return o, f, tl.load(at + 2 * APART, mask=mask, other=0.0), tl.load(at + 3 * APART, mask=mask, other=0.0)
+
+
+@triton.jit
+def store_four(at, APART: tl.constexpr, o, f, i, g, mask):
+    tl.store(at, o, mask=mask)
+    tl.store(at + APART, f, mask=mask)
+    tl.store(at + 2 * APART, i, mask=mask)
+    tl.store(at + 3 * APART, g, mask=mask)
+
+
+@triton.jit
 def weights(weight, k, n, SEEN: tl.constexpr, SIDES: tl.constexpr, HIDDEN: tl.constexpr):
     """Of the four gates, each (k, n), from the first SEEN sides."""
     at = weight + n[None, :] * (SIDES * HIDDEN) + k[:, None]
-    there = (k < SEEN * HIDDEN)[:, None] & (n < HIDDEN)[None, :]
-    GATE: tl.constexpr = HIDDEN * SIDES * HIDDEN
-    o = tl.load(at, mask=there, other=0.0)
-    f = tl.load(at + GATE, mask=there, other=0.0)
-    i = tl.load(at + 2 * GATE, mask=there, other=0.0)
-    g = tl.load(at + 3 * GATE, mask=there, other=0.0)
-    return o, f, i, g
+    return load_four(at, HIDDEN * SIDES * HIDDEN, (k < SEEN * HIDDEN)[:, None] & (n < HIDDEN)[None, :])
 
 
 @triton.jit
@@ -100,12 +109,6 @@ def met(
         neighbour = k - (PADDED + MARGIN) * HIDDEN
     at = hidden + framed[:, None] * HIDDEN + neighbour[None, :]
     return tl.load(at, mask=live[:, None] & (k < SEEN * HIDDEN)[None, :], other=0.0)
-
-
-@triton.jit
-def from_bias(bias, n, HIDDEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """(m, n): what a gate's sum of products begins with."""
-    return tl.broadcast_to(tl.load(bias + n, mask=n < HIDDEN, other=0.0)[None, :], (BLOCK_M, BLOCK_N))
 
 
 @triton.jit(do_not_specialize=["images"])
@@ -182,18 +185,19 @@ def forward(
                 there = live[:, None] & (n < HIDDEN)[None, :]
                 # Asked for before the products, which do not need them, and used after.
                 at = position[:, None] * PIXEL + n[None, :]
-                in_o = tl.load(gates + at, mask=there, other=0.0)
-                in_f = tl.load(gates + at + HIDDEN, mask=there, other=0.0)
-                in_i = tl.load(gates + at + 2 * HIDDEN, mask=there, other=0.0)
-                in_g = tl.load(gates + at + 3 * HIDDEN, mask=there, other=0.0)
+                in_o, in_f, in_i, in_g = load_four(gates + at, HIDDEN, there)
                 c_edge = tl.load(outside + HIDDEN + n, mask=n < HIDDEN, other=0.0)
                 c = tl.load(cell + before[:, None] * HIDDEN + n[None, :], mask=there & known[:, None], other=0.0)
                 c = tl.where(known[:, None], c, c_edge[None, :])
 
-                o = from_bias(bias, n, HIDDEN, BLOCK_M, BLOCK_N)
-                f = from_bias(bias + HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
-                i = from_bias(bias + 2 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
-                g = from_bias(bias + 3 * HIDDEN, n, HIDDEN, BLOCK_M, BLOCK_N)
+                b_o, b_f, b_i, b_g = load_four(bias + n, HIDDEN, n < HIDDEN)
+                nothing = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+                o, f, i, g = (
+                    nothing + b_o[None, :],
+                    nothing + b_f[None, :],
+                    nothing + b_i[None, :],
+                    nothing + b_g[None, :],
+                )
                 if KEPT:
                     near = met(hidden, framed, live, k_kept, turned, KEPT, DIAGONAL, PADDED, MARGIN, HIDDEN)
                     o = tl.dot(near, w_o, o, input_precision=PRECISION)
@@ -211,10 +215,7 @@ def forward(
                 o, f, i, g = o + in_o, f + in_f, i + in_i, g + in_g
                 if SAVE:
                     # Not activations: these are as many bytes, and in 16 bits keep 1 − σ precise near saturation.
-                    tl.store(saved + at, o, mask=there)
-                    tl.store(saved + at + HIDDEN, f, mask=there)
-                    tl.store(saved + at + 2 * HIDDEN, i, mask=there)
-                    tl.store(saved + at + 3 * HIDDEN, g, mask=there)
+                    store_four(saved + at, HIDDEN, o, f, i, g, there)
                 c = tl.sigmoid(f) * c + tl.sigmoid(i) * tanh(g)
                 now = position if SAVE else step % 2 * LINES + line
                 tl.store(cell + now[:, None] * HIDDEN + n[None, :], c, mask=there)
@@ -320,10 +321,7 @@ def backward(
                 n = n0 + tl.arange(0, BLOCK_N)
                 there = live[:, None] & (n < HIDDEN)[None, :]
                 at = position[:, None] * PIXEL + n[None, :]
-                o = tl.load(saved + at, mask=there, other=0.0)
-                f = tl.load(saved + at + HIDDEN, mask=there, other=0.0)
-                i = tl.load(saved + at + 2 * HIDDEN, mask=there, other=0.0)
-                g = tl.load(saved + at + 3 * HIDDEN, mask=there, other=0.0)
+                o, f, i, g = load_four(saved + at, HIDDEN, there)
                 below = (position + turned * WIDTH)[:, None] * HIDDEN + n[None, :]
                 dh = tl.load(grad_output + below, mask=there & (row + turned < HEIGHT)[:, None], other=0.0)
                 c = tl.load(cell + position[:, None] * HIDDEN + n[None, :], mask=there, other=0.0)
@@ -332,11 +330,7 @@ def backward(
                 c_before = tl.where(known[:, None], c_before, c_edge[None, :])
                 slot = (step + 1) % 2 * LINES + line
                 dc = tl.load(carry + slot[:, None] * HIDDEN + n[None, :], mask=there & handed_on[:, None], other=0.0)
-                add = (n < HIDDEN) & begun
-                sum_o = tl.load(sums + n, mask=add, other=0.0)
-                sum_f = tl.load(sums + HIDDEN + n, mask=add, other=0.0)
-                sum_i = tl.load(sums + 2 * HIDDEN + n, mask=add, other=0.0)
-                sum_g = tl.load(sums + 3 * HIDDEN + n, mask=add, other=0.0)
+                sum_o, sum_f, sum_i, sum_g = load_four(sums + n, HIDDEN, (n < HIDDEN) & begun)
 
                 product = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
                 for side in tl.static_range(KEPT):
@@ -356,14 +350,10 @@ def backward(
                 dc += dh * o * (1 - c * c)
                 dz_o, dz_f = dh * c * o * (1 - o), dc * c_before * f * (1 - f)
                 dz_i, dz_g = dc * g * i * (1 - i), dc * i * (1 - g * g)
-                tl.store(grad_gates + at, dz_o, mask=there)
-                tl.store(grad_gates + at + HIDDEN, dz_f, mask=there)
-                tl.store(grad_gates + at + 2 * HIDDEN, dz_i, mask=there)
-                tl.store(grad_gates + at + 3 * HIDDEN, dz_g, mask=there)
-                tl.store(sums + n, sum_o + tl.sum(dz_o, 0), mask=n < HIDDEN)  # zero where a line is not live
-                tl.store(sums + HIDDEN + n, sum_f + tl.sum(dz_f, 0), mask=n < HIDDEN)
-                tl.store(sums + 2 * HIDDEN + n, sum_i + tl.sum(dz_i, 0), mask=n < HIDDEN)
-                tl.store(sums + 3 * HIDDEN + n, sum_g + tl.sum(dz_g, 0), mask=n < HIDDEN)
+                store_four(grad_gates + at, HIDDEN, dz_o, dz_f, dz_i, dz_g, there)
+                sum_o, sum_f = sum_o + tl.sum(dz_o, 0), sum_f + tl.sum(dz_f, 0)  # zero where a line is not live
+                sum_i, sum_g = sum_i + tl.sum(dz_i, 0), sum_g + tl.sum(dz_g, 0)
+                store_four(sums + n, HIDDEN, sum_o, sum_f, sum_i, sum_g, n < HIDDEN)
                 dc *= f
                 slot = step % 2 * LINES + line
                 tl.store(carry + slot[:, None] * HIDDEN + n[None, :], dc, mask=there)
@@ -373,7 +363,7 @@ def backward(
         for k0 in tl.range(0, 4 * HIDDEN, BLOCK_N, num_stages=1):
             k = k0 + tl.arange(0, BLOCK_N)
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-            for m in tl.range(0, FRAME, BLOCK_M, num_stages=1):
+            for m in tl.static_range(0, FRAME, BLOCK_M):  # all asked for at once
                 number = m + tl.arange(0, BLOCK_M)
                 row, column = frame_cell(number, WIDTH, MARGIN)
                 there = number < FRAME
