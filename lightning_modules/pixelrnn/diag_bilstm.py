@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules.spec import Spec
 from lightning_modules.pixelrnn.compiled import compiled_lstm, diagonal_walk
@@ -104,11 +105,13 @@ class DiagonalLayer(nn.Module):
         """The same with the Triton engine."""
         from lightning_modules.pixelrnn.triton_scan import diagonal_scans
 
-        gates = torch.stack([self.left.input_to_state(x), self.right.input_to_state(x.flip(3))])
-        weight = torch.stack([scan.state_to_state.weight for scan in (self.left, self.right)])
-        hidden = diagonal_scans(gates.permute(0, 1, 3, 4, 2).contiguous(), weight, *self._outside())
-        from_left, from_right = hidden.permute(0, 1, 4, 2, 3)
-        return from_left + shift_down(from_right.flip(3))
+        scans = (self.left, self.right)
+        to_gates = torch.cat([scan.input_to_state.masked_weight.flatten(1) for scan in scans])  # (8h, 2h)
+        gates = F.linear(x.permute(0, 2, 3, 1), to_gates).unflatten(3, (2, -1))
+        from_states = torch.stack([scan.state_to_state.weight for scan in scans])
+        bias = torch.stack([scan.input_to_state.bias for scan in scans])
+        outside = torch.stack([scan.outside.state for scan in scans])
+        return diagonal_scans(gates, from_states, bias, outside).permute(0, 3, 1, 2)
 
     def _outside(self) -> tuple[Tensor, Tensor]:
         """Both scans' hidden and cell states outside the image, each (2, h)."""

@@ -113,8 +113,9 @@ class RowLayer(nn.Module):
         """The same with the Triton engine."""
         from lightning_modules.pixelrnn.triton_scan import row_scans
 
-        gates = self.input_to_state(x).permute(0, 2, 3, 1).contiguous()
-        return row_scans(gates, self.state_to_state.weight, *self.outside()).permute(0, 3, 1, 2)
+        conv = self.input_to_state
+        gates = F.conv2d(x, conv.masked_weight, padding=conv.padding).permute(0, 2, 3, 1)  # the scan adds the bias
+        return row_scans(gates, self.state_to_state.weight, conv.bias, self.outside.state).permute(0, 3, 1, 2)
 
 
 def row_scan(gates_in: Tensor, state_to_state: nn.Conv1d, h_outside: Tensor, c_outside: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from datamodules.errors import UsageError
 from datamodules.spec import ImageSpec, TextSpec
 from lightning_modules.pixelrnn import DiagonalBiLSTM, PixelCNN, RowLSTM, stack
-from lightning_modules.pixelrnn.masked import causal_mask, colour_groups
+from lightning_modules.pixelrnn.masked import MaskedConv2d, causal_mask, colour_groups
 from lightning_modules.pixelrnn.stack import image_nats, sub_pixel_nats
 from tests.pixelrnn.networks import NETWORKS, make, random_images
 
@@ -31,6 +31,21 @@ def test_masks_are_the_papers():
     rgb = torch.arange(3)
     assert causal_mask((1, 1), "A", rgb, rgb)[:, :, 0, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
     assert causal_mask((1, 1), "B", rgb, rgb)[:, :, 0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kernel", [1, (1, 3)])
+@pytest.mark.parametrize("kind", ["A", "B"])
+def test_only_a_mask_that_hides_nothing_is_left_out(kind, kernel, channels):
+    conv = MaskedConv2d(6, 12, kernel, kind, channels, gates=4)
+    assert conv.hides == (not conv.mask.all())
+    torch.testing.assert_close(conv.masked_weight, conv.weight * conv.mask, rtol=0, atol=0)
+
+
+def test_a_convolution_of_single_pixels_is_one_product():
+    conv, x = MaskedConv2d(6, 9, 1, "B", 3).double(), torch.randn(2, 6, 3, 4).double()
+    for form in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(conv.by_product(x.contiguous(memory_format=form)), conv(x))
 
 
 @pytest.mark.parametrize("levels", [2, 17, 300])
