@@ -84,7 +84,7 @@ def score_table(runs: Sequence[ComparedRun]) -> str:
             cells += ["" if np.isnan(found).any() else f"**{np.mean(found):.4f}**"] * alike
         title = name.partition("_")[2].replace("_", " ")
         lines.append(f"| {f'**{title}**' if name in chosen else title} | {' | '.join(cells)} |")
-    lines += published_rows(runs) if alike else []
+    lines += [] if together else published_rows(runs, alike)
     note = (
         "In bold the score that decides, which was fixed beforehand; a mean only of runs of one setting. No score "
         "is chosen, and none turned round, by these figures."
@@ -107,8 +107,8 @@ def area(run: ComparedRun, name: str) -> float:
     return auc(run.predictions["anomalous"].astype(bool), run.predictions[name])
 
 
-def published_rows(runs: Sequence[ComparedRun]) -> list[str]:
-    """Others' figures, in the columns of the normal classes they name, and their mean where they name all."""
+def published_rows(runs: Sequence[ComparedRun], mean: bool) -> list[str]:
+    """Others' figures, in the columns of the normal classes they name, and if asked their mean where they name all."""
     data, rows = runs[0].config.choices.data, []
     normal = [normal_class(run) for run in runs]
     for entry in runs[0].config.published:
@@ -118,9 +118,10 @@ def published_rows(runs: Sequence[ComparedRun]) -> list[str]:
         if not figures.keys() & set(normal):
             continue
         cells = [f"{figures[name]:.4f}" if name in figures else "" for name in normal]
-        mean = f"{np.mean([figures[name] for name in normal]):.4f}" if set(normal) <= figures.keys() else ""
-        rows.append(f"| {entry.get('name', entry.source)} ({entry.source}) | {' | '.join(cells)} | {mean} |")
-    head = f"| *published* |{' |' * (len(runs) + 1)}"
+        if mean:
+            cells.append(f"{np.mean([figures[name] for name in normal]):.4f}" if set(normal) <= figures.keys() else "")
+        rows.append(f"| {entry.get('name', entry.source)} ({entry.source}) | {' | '.join(cells)} |")
+    head = f"| *published* |{' |' * (len(runs) + mean)}"
     return [head, *rows] if rows else []
 
 

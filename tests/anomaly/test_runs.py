@@ -165,7 +165,7 @@ def test_runs_of_one_setting_have_a_mean(run, tmp_path):
     )
     assert "| theirs (a book) | 0.9000 |  |  |" in table
     second.config.task.module.beta = 2.0
-    assert f"| **mse** | {area:.4f} | {area:.4f} |  |" in score_table([first, second])
+    assert f"| **mse** | {area:.4f} | {area:.4f} |\n" in score_table([first, second])
 
 
 def test_one_side_alone_has_no_areas(caplog):
